@@ -88,12 +88,15 @@ type Proof struct {
 // Session is one life of one node's claim. Its ID is the log index of the
 // entry that opened it.
 type Session struct {
-	ID     uint64        `json:"id"`
-	Node   string        `json:"node"`
-	BootID string        `json:"boot_id"`
-	TTL    time.Duration `json:"ttl"`   // H
-	Kappa  time.Duration `json:"kappa"` // κ: how late the holder's enforcement may be
-	Status SessionStatus `json:"status"`
+	ID     uint64 `json:"id"`
+	Node   string `json:"node"`
+	BootID string `json:"boot_id"`
+	// Replaces is the node's session before this one, 0 for its first: who asks
+	// twice for the same session is known by it.
+	Replaces uint64        `json:"replaces,omitempty"`
+	TTL      time.Duration `json:"ttl"`   // H
+	Kappa    time.Duration `json:"kappa"` // κ: how late the holder's enforcement may be
+	Status   SessionStatus `json:"status"`
 	// Closing is why the session is closing or ended; empty while open.
 	Closing string  `json:"closing,omitempty"`
 	Proofs  []Proof `json:"proofs,omitempty"` // of an ended session; they accumulate
