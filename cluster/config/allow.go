@@ -28,9 +28,6 @@ func (n *Node) AllowCommand(program string) error {
 		return fmt.Errorf("command %q is not allowed on this node: %s is in none of hook_dirs (%s); add its directory to the node's file, or move the program",
 			program, real, strings.Join(n.HookDirs, ", "))
 	}
-	if err := ownOnly(filepath.Dir(real)); err != nil {
-		return fmt.Errorf("command %q is not allowed: %w", program, err)
-	}
 	if err := ownOnly(real); err != nil {
 		return fmt.Errorf("command %q is not allowed: %w", program, err)
 	}

@@ -203,24 +203,8 @@ func (n *Node) checkPrograms(r *report) {
 		r.whole("guard", "guard = %q is no program; name the file failoverguard", n.Guard)
 	}
 	for _, dir := range n.HookDirs {
-		if err := ownOnly(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := ownOnly(followed(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			r.whole("hook_dirs", "hook_dirs: %s", err)
 		}
 	}
-}
-
-// ownOnly fails when somebody else than root and this user could change what
-// is at the path.
-func ownOnly(path string) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	if mode := info.Mode().Perm(); mode&0o022 != 0 {
-		return fmt.Errorf("%s can be written by others (mode %04o), who could then run programs as this daemon: chmod go-w %s", path, mode, path)
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("%s belongs to user %d, who could then run programs as this daemon: chown root %s", path, st.Uid, path)
-	}
-	return nil
 }

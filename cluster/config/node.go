@@ -81,13 +81,15 @@ func parseNode(r *report, src []byte) (*Node, error) {
 
 	n.readName(s)
 	n.readAddresses(s)
-	s.yes("insecure", &n.Insecure)
+	understood := s.yes("insecure", &n.Insecure) || !s.has("insecure")
 	n.readPaths(s)
 	n.readLog(s)
 	n.readGossipKey(s)
 	n.readTLS(s)
 	n.readTiming(s)
-	n.checkExposure(s)
+	if understood {
+		n.checkExposure(s)
+	}
 	if err := r.err(); err != nil {
 		return nil, err
 	}
@@ -104,7 +106,7 @@ const nameRule = "a name has 1 to 63 letters, digits, dots, dashes or underscore
 func (n *Node) readName(s *section) {
 	switch {
 	case !s.has("node"):
-		s.missing("node", `the name of this node, such as node = "a"`)
+		s.missing("node", "the name of this node", `"a"`)
 	case s.text("node", &n.Name) && !nodeName.MatchString(n.Name):
 		s.bad("node", "node = %q: %s", n.Name, nameRule)
 	}
@@ -136,9 +138,12 @@ func (n *Node) readPaths(s *section) {
 	}
 	if s.list("hook_dirs", &n.HookDirs) {
 		for i, dir := range n.HookDirs {
-			n.HookDirs[i] = n.absolute(s, "hook_dirs", dir)
+			if !filepath.IsAbs(dir) {
+				s.badItem("hook_dirs", i, "hook_dirs: %q must be an absolute path", dir)
+			}
+			n.HookDirs[i] = filepath.Clean(dir)
 			if n.HookDirs[i] == "/" {
-				s.bad("hook_dirs", `hook_dirs must not hold "/": every program of the host could then be run as root by whoever can apply services`)
+				s.badItem("hook_dirs", i, `hook_dirs must not hold "/": every program of the host could then be run as root by whoever can apply services`)
 			}
 		}
 	}
@@ -212,15 +217,6 @@ func timingPlace(t *section, key string) hcl.Range {
 		}
 	}
 	return place
-}
-
-// suggestNear is suggest without the list of known words, for messages that
-// have given it already.
-func suggestNear(written string, known []string) string {
-	if text := suggest(written, known); !strings.HasPrefix(text, " Known") {
-		return text
-	}
-	return ""
 }
 
 // besideSelf is a program in the directory of the running one.

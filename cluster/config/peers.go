@@ -15,7 +15,7 @@ func (n *Node) readAddresses(s *section) {
 	var written string
 	switch {
 	case !s.has("address"):
-		s.missing("address", `at which the other nodes reach this one, such as address = "192.0.2.11"`)
+		s.missing("address", "at which the other nodes reach this one", `"192.0.2.11"`)
 	case s.text("address", &written):
 		address, err := ParseAddress(written, port)
 		if err != nil {
@@ -34,17 +34,17 @@ func (n *Node) readAddresses(s *section) {
 func (n *Node) readPeers(s *section, port int) {
 	var written []string
 	if !s.has("peers") {
-		s.missing("peers", `every founding node with this one among them, such as peers = ["192.0.2.11", "192.0.2.12", "192.0.2.13"]`)
+		s.missing("peers", "the addresses of all founding nodes with this one among them", `["192.0.2.11", "192.0.2.12", "192.0.2.13"]`)
 		return
 	}
 	if !s.list("peers", &written) {
 		return
 	}
 	good := true
-	for _, p := range written {
+	for i, p := range written {
 		address, err := ParseAddress(p, port)
 		if err != nil {
-			s.bad("peers", "peers: %s", err)
+			s.badItem("peers", i, "peers: %s", err)
 			good = false
 			continue
 		}

@@ -88,24 +88,35 @@ func (r *report) err() error {
 	return &Error{Problems: slices.Compact(r.problems)}
 }
 
-// suggest returns ` Did you mean "x"?` for the known word nearest to the one
-// that was written, or the list of known words when none is near.
-func suggest(written string, known []string) string {
+// nearest is the known word that was probably meant, or empty.
+func nearest(written string, known []string) string {
 	best, distance := "", len(written)/3+2
 	for _, k := range known {
 		if d := editDistance(strings.ToLower(written), k); d < distance {
 			best, distance = k, d
 		}
 	}
-	if best != "" {
-		return fmt.Sprintf(" Did you mean %q?", best)
-	}
-	if len(known) == 0 {
-		return ""
+	return best
+}
+
+// suggest returns ` Did you mean "x"?` for the known word nearest to the one
+// that was written, or the list of known words when none is near.
+func suggest(written string, known []string) string {
+	if near := suggestNear(written, known); near != "" || len(known) == 0 {
+		return near
 	}
 	sorted := slices.Clone(known)
 	slices.Sort(sorted)
 	return " Known here: " + strings.Join(sorted, ", ") + "."
+}
+
+// suggestNear is suggest without the list of known words, for messages that
+// have given it already.
+func suggestNear(written string, known []string) string {
+	if near := nearest(written, known); near != "" {
+		return fmt.Sprintf(" Did you mean %q?", near)
+	}
+	return ""
 }
 
 // editDistance counts the insertions, deletions, replacements and swaps of

@@ -55,7 +55,7 @@ func readVIP(r *report, b *hcl.Block) (*state.VIP, string) {
 	s := open(r, "vip.", b.Body, []string{"interface", "keep_prefix"})
 	switch {
 	case !s.has("interface"):
-		s.missing("interface", `the network interface, such as interface = "eth0"`)
+		s.missing("interface", "the network interface towards the clients", `"eth0"`)
 	case s.text("interface", &vip.Interface):
 		switch {
 		case !ifName.MatchString(vip.Interface) || vip.Interface == "." || vip.Interface == "..":
@@ -170,7 +170,7 @@ func (s *section) command(key string, required bool) []string {
 	full := s.prefix + key
 	if !s.has(key) {
 		if required {
-			s.missing(key, fmt.Sprintf(`the program and its arguments, such as %s = ["/usr/local/bin/erp", "-v"]`, key))
+			s.missing(key, "a program and its arguments", fmt.Sprintf(`["/usr/local/bin/erp-%s", "-v"]`, key))
 		}
 		return nil
 	}

@@ -18,6 +18,11 @@ type section struct {
 	attrs  hcl.Attributes
 	blocks hcl.Blocks // in the order of the file, types mixed
 	end    hcl.Range  // where something that is missing would stand
+	// meant holds the known keys that an unknown one was probably meant to be:
+	// that they are missing goes without saying.
+	meant map[string]bool
+	// broken: the body could not be read as one, so nothing is missing from it.
+	broken bool
 }
 
 // block describes a block that a section may have.
@@ -43,45 +48,68 @@ func open(r *report, prefix string, body hcl.Body, keys []string, blocks ...bloc
 		known = append(known, b.name)
 	}
 	content, remain, diags := body.PartialContent(schema)
-	r.diagnostics(diags)
-	s := &section{r: r, prefix: prefix, attrs: content.Attributes, blocks: content.Blocks, end: content.MissingItemRange}
+	s := &section{
+		r: r, prefix: prefix, attrs: content.Attributes, blocks: content.Blocks,
+		end: content.MissingItemRange, meant: map[string]bool{}, broken: diags.HasErrors(),
+	}
 	if native, ok := body.(*hclsyntax.Body); ok {
 		s.unknownNative(native, keys, blocks, known)
+		return s // its diagnostics speak of labels alone, which unknownNative has looked at
+	}
+	r.diagnostics(diags)
+	if s.broken {
 		return s
 	}
 	rest, diags := remain.JustAttributes()
-	if len(r.problems) == 0 || !diags.HasErrors() {
-		r.diagnostics(diags)
-	}
+	r.diagnostics(diags)
 	for _, name := range slices.Sorted(maps.Keys(rest)) {
-		r.at(rest[name].NameRange, prefix+name, "unknown key %q.%s", name, suggest(name, known))
+		r.at(rest[name].NameRange, prefix+name, "unknown key %q.%s", name, s.hint(name, known))
 	}
 	return s
 }
 
+// hint is suggest, remembering what was suggested.
+func (s *section) hint(name string, known []string) string {
+	if near := nearest(name, known); near != "" {
+		s.meant[near] = true
+	}
+	return suggest(name, known)
+}
+
 func (s *section) unknownNative(body *hclsyntax.Body, keys []string, blocks []block, known []string) {
-	isBlock := func(b block) func(string) bool { return func(n string) bool { return n == b.name } }
+	kind := func(name string) (block, bool) {
+		i := slices.IndexFunc(blocks, func(b block) bool { return b.name == name })
+		if i < 0 {
+			return block{}, false
+		}
+		return blocks[i], true
+	}
 	for _, name := range slices.Sorted(maps.Keys(body.Attributes)) {
 		if slices.Contains(keys, name) {
 			continue
 		}
-		where, text := body.Attributes[name].NameRange, suggest(name, known)
-		for _, b := range blocks {
-			if isBlock(b)(name) {
-				text = " It is a block: write " + b.example() + " without the equals sign."
-			}
+		text := s.hint(name, known)
+		if b, is := kind(name); is {
+			text = " It is a block: write " + b.example() + " without the equals sign."
 		}
-		s.r.at(where, s.prefix+name, "unknown key %q.%s", name, text)
+		s.r.at(body.Attributes[name].NameRange, s.prefix+name, "unknown key %q.%s", name, text)
 	}
 	for _, b := range body.Blocks {
-		if slices.ContainsFunc(blocks, func(k block) bool { return k.name == b.Type }) {
-			continue
+		k, is := kind(b.Type)
+		switch {
+		case is && k.label == "" && len(b.Labels) > 0:
+			s.r.at(b.LabelRanges[0], s.prefix+b.Type, "%s has no name: write %s", b.Type, k.example())
+		case is && k.label != "" && len(b.Labels) == 0:
+			s.r.at(b.TypeRange, s.prefix+b.Type, "%s lacks its name in quotes: write %s", b.Type, k.example())
+		case is && k.label != "" && len(b.Labels) > 1:
+			s.r.at(b.LabelRanges[1], s.prefix+b.Type, "%s has more than one name: write %s", b.Type, k.example())
+		case is:
+		case slices.Contains(keys, b.Type):
+			s.meant[b.Type] = true
+			s.r.at(b.TypeRange, s.prefix+b.Type, "unknown block %q. It is a value: write %s = with an equals sign.", b.Type, b.Type)
+		default:
+			s.r.at(b.TypeRange, s.prefix+b.Type, "unknown block %q.%s", b.Type, s.hint(b.Type, known))
 		}
-		text := suggest(b.Type, known)
-		if slices.Contains(keys, b.Type) {
-			text = " It is a value: write " + b.Type + " = with an equals sign."
-		}
-		s.r.at(b.TypeRange, s.prefix+b.Type, "unknown block %q.%s", b.Type, text)
 	}
 }
 
@@ -102,9 +130,12 @@ func (s *section) where(key string) hcl.Range {
 
 func (s *section) has(key string) bool { _, ok := s.attrs[key]; return ok }
 
-// missing reports that a key must be set.
-func (s *section) missing(key, example string) {
-	s.r.at(s.end, s.prefix+key, "%s is missing; write %s", s.prefix+key, example)
+// missing reports that a key must be set, what it means and how it is written.
+func (s *section) missing(key, meaning, example string) {
+	if s.meant[key] || s.broken {
+		return
+	}
+	s.r.at(s.end, s.prefix+key, "%s is missing, %s; write for example %s = %s", s.prefix+key, meaning, key, example)
 }
 
 // bad reports what is wrong with the value of a key.
@@ -166,11 +197,37 @@ func (s *section) list(key string, into *[]string) bool {
 	if !ok {
 		return false
 	}
-	got, ok := list(s.r, s.prefix+key, at, v)
+	got, ok := list(s.r, s.prefix+key, at, v, s.items(key))
 	if ok {
 		*into = got
 	}
 	return ok
+}
+
+// items are the places of a list's items, none when the value is no list.
+func (s *section) items(key string) []hcl.Range {
+	a, ok := s.attrs[key]
+	if !ok {
+		return nil
+	}
+	exprs, diags := hcl.ExprList(a.Expr)
+	if diags.HasErrors() {
+		return nil
+	}
+	out := make([]hcl.Range, len(exprs))
+	for i, e := range exprs {
+		out[i] = e.Range()
+	}
+	return out
+}
+
+// badItem reports what is wrong with one item of a list.
+func (s *section) badItem(key string, i int, format string, args ...any) {
+	where := s.where(key)
+	if items := s.items(key); i < len(items) {
+		where = items[i]
+	}
+	s.r.at(where, s.prefix+key, format, args...)
 }
 
 func (s *section) period(key string, into *time.Duration) bool {

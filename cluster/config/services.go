@@ -120,9 +120,9 @@ func readCandidates(s *section, spec *state.Spec) {
 		for i, n := range spec.Nodes {
 			switch {
 			case !nodeName.MatchString(n):
-				s.bad("nodes", "nodes: %q: %s", n, nameRule)
+				s.badItem("nodes", i, "nodes: %q: %s", n, nameRule)
 			case slices.Contains(spec.Nodes[:i], n):
-				s.bad("nodes", "nodes names %q twice", n)
+				s.badItem("nodes", i, "nodes names %q twice", n)
 			}
 		}
 	}

@@ -134,7 +134,7 @@ func (t Timing) Check(gate bool) []Problem {
 		add("commit", "commit = %s is too long for heartbeat = %s: followers would learn of a commit when they already stand for election; use %s or less", t.Commit, t.Heartbeat, t.Heartbeat/4)
 	}
 	if t.DiskLimit <= t.Commit {
-		add("disk_limit", "disk_limit = %s is not longer than commit = %s: an idle leader would be taken for one whose disk hangs; use %s or more", t.DiskLimit, t.Commit, 2*slowestSync.Round(10*time.Millisecond))
+		add("disk_limit", "disk_limit = %s is not longer than commit = %s: an idle leader would be taken for one whose disk hangs; use %s or more", t.DiskLimit, t.Commit, max(2*t.Commit, 2*slowestSync.Round(10*time.Millisecond)))
 	}
 	if t.GossipTimeout >= t.GossipProbe {
 		add("gossip_timeout", "gossip_timeout = %s is not shorter than gossip_probe = %s: no time would be left to ask other nodes; use %s or less", t.GossipTimeout, t.GossipProbe, t.GossipProbe/2)

@@ -31,17 +31,17 @@ func (n *Node) readTLS(s *section) {
 	}
 	t := open(s.r, "tls.", b.Body, []string{"ca", "cert", "key"})
 	var files TLS
-	complete := true
+	complete, before := true, len(s.r.problems)
 	for _, f := range []struct {
-		key, example string
-		into         *string
+		key, meaning, example string
+		into                  *string
 	}{
-		{"ca", `the CA's certificate, such as ca = "/etc/failoverd/ca.pem"`, &files.CA},
-		{"cert", `this node's certificate, such as cert = "/etc/failoverd/node.pem"`, &files.Cert},
-		{"key", `its private key, such as key = "/etc/failoverd/node.key"`, &files.Key},
+		{"ca", "the certificate of the cluster's own CA", `"/etc/failoverd/ca.pem"`, &files.CA},
+		{"cert", "this node's certificate", `"/etc/failoverd/node.pem"`, &files.Cert},
+		{"key", "the private key of this node's certificate", `"/etc/failoverd/node.key"`, &files.Key},
 	} {
 		if !t.has(f.key) {
-			t.missing(f.key, f.example)
+			t.missing(f.key, f.meaning, f.example)
 			complete = false
 			continue
 		}
@@ -51,7 +51,7 @@ func (n *Node) readTLS(s *section) {
 		}
 		*f.into = n.absolute(t, f.key, *f.into)
 	}
-	if !complete {
+	if !complete || len(s.r.problems) > before {
 		return
 	}
 	n.TLS = &files

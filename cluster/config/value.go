@@ -133,20 +133,24 @@ func whole(r *report, key string, at hcl.Range, v cty.Value, low, high int) (int
 	return int(n), true
 }
 
-func list(r *report, key string, at hcl.Range, v cty.Value) ([]string, bool) {
+func list(r *report, key string, at hcl.Range, v cty.Value, items []hcl.Range) ([]string, bool) {
 	if !v.Type().IsTupleType() {
 		r.at(at, key, `%s must be a list, such as ["one", "two"], not %s`, key, typeName(v))
 		return nil, false
 	}
 	out := []string{}
-	ok := true
+	good := true
 	for it := v.ElementIterator(); it.Next(); {
 		_, item := it.Element()
-		s, is := text(r, "each item of "+key, at, item)
-		ok = ok && is
+		where := at
+		if len(out) < len(items) {
+			where = items[len(out)]
+		}
+		s, ok := text(r, "each item of "+key, where, item)
+		good = good && ok
 		out = append(out, s)
 	}
-	return out, ok
+	return out, good
 }
 
 func table(r *report, key string, at hcl.Range, v cty.Value) (map[string]cty.Value, bool) {

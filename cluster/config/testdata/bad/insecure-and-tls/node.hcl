@@ -1,0 +1,9 @@
+node     = "a"
+address  = "192.0.2.11"
+peers    = ["192.0.2.11", "192.0.2.12", "192.0.2.13"]
+insecure = true
+tls {
+  ca   = "/nonexistent/ca.pem"
+  cert = "/nonexistent/node.pem"
+  key  = "/nonexistent/node.key"
+}

@@ -1,0 +1,5 @@
+node     = "a"
+address  = "192.0.2.11"
+peers    = ["192.0.2.11", "192.0.2.12", "192.0.2.13"]
+insecure = true
+timing { hartbeat = "500ms" }

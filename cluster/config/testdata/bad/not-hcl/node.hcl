@@ -1,0 +1,2 @@
+node: a
+address: 192.0.2.11

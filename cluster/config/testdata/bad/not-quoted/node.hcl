@@ -1,0 +1,4 @@
+node    = a
+address = "127.0.0.1"
+peers   = ["127.0.0.1"]
+role    = voter

@@ -1,0 +1,3 @@
+service "erp system" {
+  vip "192.0.2.100/24" { interface = "eth0" }
+}

@@ -1,0 +1,2 @@
+servise "erp" {
+}

@@ -1,0 +1,6 @@
+service "erp" {
+  vip "192.0.2.100/24" { interface = "eth0" }
+}
+service "erp" {
+  vip "192.0.2.101/24" { interface = "eth0" }
+}

@@ -1,0 +1,10 @@
+node     = "a"
+address  = "192.0.2.11"
+peers    = ["192.0.2.11", "192.0.2.12", "192.0.2.13"]
+insecure = true
+timing {
+  lease     = "2"
+  renew     = "-1s"
+  heartbeat = "0s"
+  commit    = "soon"
+}

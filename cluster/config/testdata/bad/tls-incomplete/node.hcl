@@ -1,0 +1,7 @@
+node    = "a"
+address = "192.0.2.11"
+peers   = ["192.0.2.11", "192.0.2.12", "192.0.2.13"]
+tls {
+  ca  = "ca.pem"
+  crt = "/etc/failoverd/node.pem"
+}
