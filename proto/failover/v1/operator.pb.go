@@ -1657,7 +1657,7 @@ func (x *WatchRequest) GetFromIndex() uint64 {
 // nothing happened for a while, so that silence means a broken stream.
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The stream is complete up to and including this log index.
+	// Every event before this log index has been sent.
 	Index uint64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	// New events, oldest first.
 	Events        []*Event `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
