@@ -72,6 +72,9 @@ type Report struct {
 	Services  []ServiceReport `json:"services"`
 	Alarms    []string        `json:"alarms,omitempty"`
 	Version   string          `json:"version"`
+	// MACs are the hardware addresses of the node's interfaces: an answer from
+	// one of them is no conflict while its service is taken over.
+	MACs []string `json:"macs,omitempty"`
 }
 
 // ServiceReport is one service on the reporting node.

@@ -1,0 +1,137 @@
+package decide
+
+import (
+	"time"
+
+	"github.com/failoverd/failoverd/cluster/state"
+)
+
+// Sight is what gossip says of a node: a hint, never a verdict.
+type Sight string
+
+// What gossip may say. The empty value is unknown.
+const (
+	SightUnknown Sight = ""
+	SightAlive   Sight = "alive"
+	SightSuspect Sight = "suspect"
+	SightDead    Sight = "dead"
+	SightLeft    Sight = "left"
+)
+
+// LeaderView is what a leader knows when it decides.
+type LeaderView struct {
+	State *state.State
+	Self  string
+	Term  uint64 // of the leadership; nothing is decided before State.LeaderTerm equals it
+
+	Voters   []string                     // of the latest Raft configuration
+	Sessions map[uint64]SessionView       // evidence about sessions, by ID
+	Sights   map[string]Sight             // by node name
+	Moves    map[string]Preparation       // by service: how far the preparation of its ordered or wanted move is
+	Pauses   map[uint64]PauseView         // by the index of the pause's mark
+	Unable   map[string]map[string]string // by service and node: why the node says that it could not run it
+}
+
+// SessionView is the leader's evidence about one session.
+type SessionView struct {
+	// Ages holds, by voter, how long ago that voter renewed the session, as
+	// told by the voter and grown older since. Voters that are not in it are unknown.
+	Ages map[string]time.Duration
+	// Goodbye is set when the node said that everything is stopped and it leaves.
+	Goodbye bool
+	// Due is how long until no lease under the session can be left (D of
+	// LEASE.md); meaningless unless DueKnown: too few voters have confirmed the close.
+	Due      time.Duration
+	DueKnown bool
+}
+
+// Preparation is how far a candidate has prepared to receive a service.
+type Preparation struct {
+	To   string
+	Done bool
+	// Failed is why the candidate could not prepare; empty while it has not failed.
+	Failed string
+	// Waited is how long the preparation has been under way.
+	Waited time.Duration
+}
+
+// PauseView is how long this leader has counted a pause.
+type PauseView struct {
+	Counted time.Duration
+}
+
+// quiet returns since when no round of renewals can have reached a majority of
+// the voters: of several majorities the one that has been silent for longest.
+// known is false when fewer than a majority of the voters have told their age.
+func (v SessionView) quiet(voters []string) (age time.Duration, known bool) {
+	ages := make([]time.Duration, 0, len(voters))
+	for _, name := range voters {
+		if a, ok := v.Ages[name]; ok {
+			ages = append(ages, a)
+		}
+	}
+	majority := len(voters)/2 + 1
+	if len(ages) < majority {
+		return 0, false
+	}
+	sortDescending(ages)
+	return ages[majority-1], true
+}
+
+func sortDescending(ages []time.Duration) {
+	for i := 1; i < len(ages); i++ {
+		for j := i; j > 0 && ages[j] > ages[j-1]; j-- {
+			ages[j], ages[j-1] = ages[j-1], ages[j]
+		}
+	}
+}
+
+// StepKind names what a leader's step does.
+type StepKind string
+
+// The kinds of step.
+const (
+	// StepCommit proposes Command.
+	StepCommit StepKind = "commit"
+	// StepAskAges asks the voters when they last renewed Session.
+	StepAskAges StepKind = "ask-ages"
+	// StepConfirmClosed asks the voters to confirm the close of Session, with their age.
+	StepConfirmClosed StepKind = "confirm-closed"
+	// StepPrepare asks Node to prepare to receive Service.
+	StepPrepare StepKind = "prepare"
+)
+
+// Step is one thing for the leader to do.
+type Step struct {
+	Kind    StepKind
+	Command state.Command // StepCommit
+	Session uint64        // StepAskAges, StepConfirmClosed
+	Service string        // StepPrepare, and what a commit is about
+	Node    string        // StepPrepare
+	Why     string
+}
+
+// Plan is a leader's decision.
+type Plan struct {
+	Steps []Step
+	// Wake is when to look again though nothing has changed; 0: only on news.
+	Wake time.Duration
+	// Notes says of every service what the leader does or waits for, and why.
+	Notes map[string]string
+}
+
+func (p *Plan) add(s Step) { p.Steps = append(p.Steps, s) }
+
+func (p *Plan) commit(service string, c state.Command, why string) {
+	p.add(Step{Kind: StepCommit, Command: c, Service: service, Why: why})
+}
+
+// wake asks to look again after d at the latest.
+func (p *Plan) wake(d time.Duration) {
+	if d < time.Millisecond {
+		d = time.Millisecond
+	}
+	if p.Wake == 0 || d < p.Wake {
+		p.Wake = d
+	}
+}

@@ -1,0 +1,172 @@
+package cluster
+
+import (
+	"context"
+	"time"
+
+	"github.com/failoverd/failoverd/cluster/clock"
+	"github.com/failoverd/failoverd/cluster/journal"
+	"github.com/failoverd/failoverd/cluster/lease"
+	"github.com/failoverd/failoverd/cluster/state"
+)
+
+// Extended is called after each renewal that moved the lease, in order: the
+// guard is told the deadline first, then the kernel's gates are armed, then the
+// clock is read again and everything is cut if the deadline has passed.
+func (n *Node) Extended(until clock.Reading) {
+	if err := n.Guard.Extend(until); err != nil {
+		// Without the guard's word its processes die at the old deadline, and so
+		// do the gates: nothing may outlive what the guard knows of.
+		n.notice("guard", "the guard does not answer: "+err.Error())
+		return
+	}
+	n.notice("guard", "")
+	for _, u := range n.allUnits() {
+		if !u.holding() {
+			continue
+		}
+		if err := u.arm(); err != nil {
+			n.notice("arm "+u.name, "cannot arm: "+err.Error())
+			continue
+		}
+		n.notice("arm "+u.name, "")
+	}
+	if clock.Left(n.Clock.Now(), until) <= 0 {
+		n.lapsed()
+	}
+}
+
+// RefusedBy is called when a voter would not renew.
+func (n *Node) RefusedBy(session uint64, why lease.Reason) {
+	if why != lease.ReasonClosing && why != lease.ReasonEnded {
+		return
+	}
+	n.mu.Lock()
+	news := session == n.session && !n.refused
+	if news {
+		n.refused = true
+	}
+	n.mu.Unlock()
+	if news {
+		n.Log.Warn("the voters have taken this node's session", "session", session, "why", why.String())
+		n.Poke()
+	}
+}
+
+// lapsed ends what is only starting and makes the member's loop stop the rest.
+// The kernel has shut the gates and the guard has killed by then.
+func (n *Node) lapsed() {
+	for _, u := range n.allUnits() {
+		if u.starting() {
+			u.cut()
+		}
+	}
+	n.Poke()
+}
+
+// lapseLoop notices the end of the lease on time, for what only the daemon can stop.
+func (n *Node) lapseLoop(ctx context.Context) {
+	held := false
+	for {
+		left := n.Renewals.Left()
+		switch {
+		case left <= 0 && held:
+			held = false
+			n.Log.Warn("the lease ran out")
+			n.lapsed()
+		case left > 0 && !held:
+			held = true
+			n.Poke()
+		}
+		wait := left
+		if wait <= 0 {
+			wait = 20 * time.Millisecond
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// opened makes a committed session this node's: journal first, then renew.
+func (n *Node) opened(id uint64) {
+	s := journal.Session{
+		BootID: n.BootID, ID: id, TTL: n.TTL, Kappa: n.Kappa,
+		Voters: n.voterAddresses(), Key: n.Voter.View().Cluster.Key,
+	}
+	if err := n.Journal.SetSession(s); err != nil {
+		n.notice("journal", "cannot journal the session, so nothing can be held here: "+err.Error())
+		return
+	}
+	n.mu.Lock()
+	n.session, n.refused, n.dropped = id, false, ""
+	n.mu.Unlock()
+	n.Log.Info("session opened", "session", id, "ttl", n.TTL)
+	n.Renewals.Hold(id, n.TTL)
+	n.Poke()
+}
+
+// drop gives renewals up: what runs ends by its lease, enforced by the guard and the kernel.
+func (n *Node) drop(why string) {
+	n.mu.Lock()
+	news := n.dropped == ""
+	n.dropped = why
+	n.mu.Unlock()
+	if news {
+		n.notice("renewals", "no longer renewing: "+why)
+		n.Renewals.Drop()
+	}
+}
+
+// voterAddresses is where each voter hears renewals, for a restart before Raft is loaded.
+func (n *Node) voterAddresses() []journal.VoterAddr {
+	var out []journal.VoterAddr
+	for _, s := range n.consensus.Servers() {
+		if s.Votes {
+			out = append(out, journal.VoterAddr{ID: s.Name, Addr: n.VoterAddr(s.Address)})
+		}
+	}
+	return out
+}
+
+// refreshJournal keeps the journal's voter list near the truth; a stale one is merely refused.
+func (n *Node) refreshJournal(st *state.State) {
+	s, ok := n.Journal.Session()
+	if !ok || s.BootID != n.BootID {
+		return
+	}
+	voters := n.voterAddresses()
+	if len(voters) == 0 || sameVoters(voters, s.Voters) {
+		return
+	}
+	s.Voters, s.Key = voters, st.Cluster.Key
+	if err := n.Journal.SetSession(s); err != nil {
+		n.notice("journal", "cannot journal the voters: "+err.Error())
+	}
+}
+
+func sameVoters(a, b []journal.VoterAddr) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func (n *Node) allUnits() []*unit {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := make([]*unit, 0, len(n.units))
+	for _, u := range n.units {
+		out = append(out, u)
+	}
+	return out
+}

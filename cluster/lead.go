@@ -1,0 +1,271 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/failoverd/failoverd/cluster/clock"
+	"github.com/failoverd/failoverd/cluster/decide"
+	"github.com/failoverd/failoverd/cluster/lease"
+	"github.com/failoverd/failoverd/cluster/state"
+)
+
+// leaderLoop leads whenever this node is the leader, one leadership after another.
+func (n *Node) leaderLoop(ctx context.Context, leaderships <-chan Leadership) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case l, ok := <-leaderships:
+			if !ok {
+				return
+			}
+			n.leadOnce(ctx, l)
+		}
+	}
+}
+
+// leadOnce leads until the leadership's context ends; all memory goes with it.
+func (n *Node) leadOnce(ctx context.Context, l Leadership) {
+	led := &leadership{Leadership: l, ev: newEvidence(l.Term), since: n.Clock.Now()}
+	n.lead.Store(led)
+	defer n.lead.Store(nil)
+	n.Log.Info("leading", "term", l.Term)
+	defer n.Log.Info("no longer leading", "term", l.Term)
+	for l.Ctx.Err() == nil && ctx.Err() == nil {
+		st := n.Voter.View()
+		if st.Cluster.ID == "" || !n.foundersKnown(st) {
+			n.found(l.Ctx, st)
+			st = n.Voter.View()
+		}
+		p := decide.Leader(n.leaderView(led, st))
+		led.plan.Store(&p)
+		n.doSteps(led, st, p)
+		if !n.rest(ctx, l.Ctx, p) {
+			return
+		}
+	}
+}
+
+// rest waits for news or for the time that the plan named.
+func (n *Node) rest(ctx, led context.Context, p decide.Plan) bool {
+	wait := lookInterval
+	if p.Wake > 0 && p.Wake < wait {
+		wait = p.Wake
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-led.Done():
+		return false
+	case <-n.stir:
+	case <-t.C:
+	}
+	return true
+}
+
+func (n *Node) foundersKnown(st *state.State) bool {
+	for _, f := range n.Founders {
+		if st.Nodes[f.Node] == nil && st.Index < founding {
+			return false
+		}
+	}
+	return true
+}
+
+// founding bounds how far into the log founders may still be missing from the
+// state: later a missing one was removed by an operator.
+const founding = 64
+
+// found gives a new cluster its identity, its key and its first nodes.
+func (n *Node) found(ctx context.Context, st *state.State) {
+	ctx, cancel := context.WithTimeout(ctx, proposeLimit)
+	defer cancel()
+	if st.Cluster.ID == "" {
+		key := make([]byte, 32)
+		if _, err := rand.Read(key); err != nil {
+			n.notice("found", "cannot draw a key: "+err.Error())
+			return
+		}
+		if _, err := n.commit(ctx, state.Found{ID: n.ClusterID, Key: key, Stamp: n.stamp("", "first start of the cluster")}); err != nil {
+			n.Log.Warn("cannot found the cluster yet", "err", err)
+			return
+		}
+	}
+	for _, f := range n.Founders {
+		if st.Nodes[f.Node] != nil {
+			continue
+		}
+		cmd := state.SetNode{Node: f.Node, Role: f.Role, Address: f.Address, Birth: f.Birth, Stamp: n.stamp("", "founded with the cluster")}
+		if _, err := n.commit(ctx, cmd); err != nil {
+			n.Log.Warn("cannot record a founder yet", "node", f.Node, "err", err)
+			return
+		}
+	}
+}
+
+// configuration is the voters of the latest Raft configuration.
+func (n *Node) configuration() lease.Configuration {
+	var voters []string
+	for _, s := range n.consensus.Servers() {
+		if s.Votes {
+			voters = append(voters, s.Name)
+		}
+	}
+	return lease.NewConfiguration(voters)
+}
+
+// leaderView gathers what this leader knows.
+func (n *Node) leaderView(led *leadership, st *state.State) decide.LeaderView {
+	c := n.configuration()
+	now := n.Clock.Now()
+	v := decide.LeaderView{
+		State: st, Self: n.Self, Term: led.Term, Voters: c.Voters,
+		Sessions: map[uint64]decide.SessionView{},
+		Sights:   n.Gossip.Sights(),
+		Moves:    led.ev.movesView(now),
+		Pauses:   led.ev.pausesView(st, now),
+		Unable:   n.unable(),
+	}
+	for id, s := range st.Sessions {
+		if s.Status == state.SessionEnded {
+			continue
+		}
+		if age, standing := n.Voter.Age(id); standing != lease.StandingNone {
+			led.ev.heardAge(s, n.Self, age, standing == lease.StandingClosed, now)
+		}
+		v.Sessions[id] = led.ev.sessionView(s, c, now)
+	}
+	return v
+}
+
+// HeardAge is called when a voter has answered a question about a session.
+func (n *Node) HeardAge(voter string, session uint64, age time.Duration, standing lease.Standing, at clock.Reading) {
+	led := n.lead.Load()
+	if led == nil || standing == lease.StandingNone {
+		return
+	}
+	s := n.Voter.View().Sessions[session]
+	if s == nil {
+		return
+	}
+	led.ev.heardAge(s, voter, age, standing == lease.StandingClosed, at)
+	signal(n.stir)
+}
+
+// doSteps does what decide named. Entries about different things are proposed
+// side by side; the loop looks again when all are answered.
+func (n *Node) doSteps(led *leadership, st *state.State, p decide.Plan) {
+	var wg sync.WaitGroup
+	keep := map[string]bool{}
+	for _, s := range p.Steps {
+		switch s.Kind {
+		case decide.StepAskAges:
+			n.Renewals.AskAges(s.Session)
+		case decide.StepConfirmClosed:
+			n.Renewals.ConfirmClosed(s.Session)
+		case decide.StepPrepare:
+			keep[s.Service] = true
+			n.prepareMove(led, st, s)
+		case decide.StepCommit:
+			wg.Go(func() { n.commitStep(led, s) })
+		}
+	}
+	wg.Wait()
+	led.ev.prune(st, keep)
+}
+
+// commitStep proposes one entry of a plan. What fails is named again by the next plan.
+func (n *Node) commitStep(led *leadership, s decide.Step) {
+	ctx, cancel := context.WithTimeout(led.Ctx, proposeLimit)
+	defer cancel()
+	cmd := n.stamped(s.Command)
+	started := n.Clock.Now()
+	res, err := n.consensus.Propose(ctx, cmd)
+	took := clock.Longer(started, n.Clock.Now())
+	switch {
+	case err != nil:
+		n.Log.Warn("decided, but not committed", "what", cmd.Kind(), "why", s.Why, "err", err)
+	case res.Refused != nil:
+		n.Log.Warn("decided, but refused", "what", cmd.Kind(), "why", s.Why, "refused", res.Refused.Why)
+		n.pauseAfterFailure(led.Ctx)
+	default:
+		n.Log.Info("decided", "what", cmd.Kind(), "service", s.Service, "node", s.Node, "why", s.Why, "took", took)
+	}
+}
+
+// stamped puts the proposer and the time on a command that decide made.
+func (n *Node) stamped(cmd state.Command) state.Command {
+	fill := func(s *state.Stamp) {
+		s.At = time.Now().UnixMilli()
+		if s.By == "" {
+			s.By = n.Self
+		}
+	}
+	switch c := cmd.(type) {
+	case state.CloseSession:
+		fill(&c.Stamp)
+		return c
+	case state.EndSession:
+		fill(&c.Stamp)
+		return c
+	case state.GrantService:
+		fill(&c.Stamp)
+		return c
+	case state.HandOver:
+		fill(&c.Stamp)
+		return c
+	case state.SetPause:
+		fill(&c.Stamp)
+		return c
+	case state.RequestMove:
+		fill(&c.Stamp)
+		return c
+	}
+	return cmd
+}
+
+// prepareMove asks the candidate once to prepare; the answer is looked at in
+// the next plan.
+func (n *Node) prepareMove(led *leadership, st *state.State, s decide.Step) {
+	node := st.Nodes[s.Node]
+	if node == nil || !led.ev.beginMove(s.Service, s.Node, n.Clock.Now()) {
+		return
+	}
+	n.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(led.Ctx, decide.PrepareLimit)
+		defer cancel()
+		failed := ""
+		if err := n.prepareAt(ctx, node, s.Service); err != nil {
+			failed = err.Error()
+		}
+		led.ev.endMove(s.Service, s.Node, failed)
+		signal(n.stir)
+	})
+}
+
+func (n *Node) prepareAt(ctx context.Context, node *state.Node, service string) error {
+	if node.Name == n.Self {
+		return n.Prepare(ctx, service)
+	}
+	peer, err := n.Peers.Peer(node.Address)
+	if err != nil {
+		return fmt.Errorf("reach %s: %w", node.Name, err)
+	}
+	return peer.Prepare(ctx, service)
+}
+
+func sortedNames[T any](m map[string]T) []string {
+	out := make([]string, 0, len(m))
+	for name := range m {
+		out = append(out, name)
+	}
+	sort.Strings(out)
+	return out
+}

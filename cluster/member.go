@@ -1,0 +1,268 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/failoverd/failoverd/cluster/decide"
+	"github.com/failoverd/failoverd/cluster/journal"
+	"github.com/failoverd/failoverd/cluster/state"
+)
+
+// lookInterval is how often a node looks again without news.
+const lookInterval = 250 * time.Millisecond
+
+// memberLoop looks at this node, does what decide names, and looks again.
+func (n *Node) memberLoop(ctx context.Context) {
+	tick := time.NewTicker(lookInterval)
+	defer tick.Stop()
+	for {
+		st := n.Voter.View()
+		view := n.memberView(st)
+		for _, a := range decide.Member(view) {
+			n.act(st, a)
+		}
+		n.foresee(st)
+		if n.Voter.Ready() {
+			n.refreshJournal(st)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.poke:
+		case <-n.Voter.Changed():
+			signal(n.stir)
+		case <-tick.C:
+		}
+	}
+}
+
+// memberView gathers what this node knows of itself.
+func (n *Node) memberView(st *state.State) decide.MemberView {
+	left := n.Renewals.Left()
+	v := decide.MemberView{
+		State: st, Self: n.Self, Ready: n.Voter.Ready(),
+		Lease: left > decide.ActivateMargin(n.TTL), Lapsed: left <= 0,
+		Local: map[string]decide.Local{}, Told: map[decide.Told]bool{},
+	}
+	n.mu.Lock()
+	v.Session, v.Refused, v.Leaving = n.session, n.refused, n.leaving
+	if n.dropped != "" {
+		v.Lease = false
+	}
+	for t := range n.told {
+		v.Told[t] = true
+	}
+	n.mu.Unlock()
+	for _, e := range n.Journal.Entries() {
+		v.Records = append(v.Records, decide.Record{
+			Service: e.Service, Epoch: e.Epoch, Session: e.Session,
+			SameBoot: e.BootID == n.BootID, Releasing: e.State == journal.StateReleasing,
+		})
+	}
+	for _, u := range n.allUnits() {
+		v.Local[u.name] = n.localView(st, u)
+		if u.stuck() {
+			n.drop(fmt.Sprintf("%s could not be proven stopped %d times; its lease's end will prove it", u.name, stuckAfter))
+		}
+	}
+	return v
+}
+
+func (n *Node) localView(st *state.State, u *unit) decide.Local {
+	svc := st.Services[u.name]
+	failed := false
+	if svc != nil {
+		for _, f := range svc.Failures {
+			failed = failed || f.Node == n.Self
+		}
+	}
+	l := u.local(st.Index, failed)
+	if svc != nil && u.sameResources(svc.Spec) {
+		// Only a change of the resources themselves touches what runs.
+		l.Generation = svc.Generation
+	}
+	return l
+}
+
+func (u *unit) sameResources(spec state.Spec) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return reflect.DeepEqual(u.spec.Resources, spec.Resources)
+}
+
+// act does one thing that decide named. Everything slow goes on in the
+// background, once at a time.
+func (n *Node) act(st *state.State, a decide.Act) {
+	u := n.unit(a.Service)
+	switch a.Kind {
+	case decide.ActActivate:
+		n.activate(st, u, a)
+	case decide.ActReconfigure:
+		u.stop(a.Why, nil)
+	case decide.ActStop:
+		u.stop(a.Why, nil)
+	case decide.ActGiveUp:
+		u.stop(a.Why, func() { n.givenUp(a) })
+	case decide.ActRelease:
+		n.release(a, func() error { return u.releasing(a.Epoch) })
+	case decide.ActErase:
+		if err := n.Journal.Erase(a.Service, a.Epoch); err != nil {
+			n.notice("journal", "cannot erase: "+err.Error())
+		}
+		n.forgetTold(a.Service, a.Epoch)
+	case decide.ActReport:
+		n.report(u, a)
+	case decide.ActOpen:
+		n.open(a)
+	}
+}
+
+func (n *Node) activate(st *state.State, u *unit, a decide.Act) {
+	svc := st.Services[a.Service]
+	if svc == nil {
+		return
+	}
+	origin := Origin{Service: a.Service, Epoch: a.Epoch, Reason: a.Why}
+	for i, g := range svc.Grants {
+		if g.Epoch == a.Epoch && i > 0 {
+			origin.Previous, origin.Proof = svc.Grants[i-1].Node, svc.Grants[i-1].Over
+		}
+	}
+	u.activate(a.Epoch, svc.Generation, svc.Spec, origin)
+}
+
+// givenUp runs when everything is proven stopped: the journal first, then the
+// receiver of a hand-over, then the log (LEASE.md 9 and 10).
+func (n *Node) givenUp(a decide.Act) {
+	if err := n.Journal.Releasing(a.Service, a.Epoch); err != nil {
+		n.notice("journal", "cannot journal the release: "+err.Error())
+		n.drop("no release without a journal: " + err.Error())
+		return
+	}
+	if a.Tell != nil {
+		n.wg.Go(func() { n.tell(a) })
+	}
+	n.release(a, nil)
+}
+
+// tell says to the receiver of a hand-over that it may start. If it is lost,
+// the release in the log says the same a little later.
+func (n *Node) tell(a decide.Act) {
+	node := n.Voter.View().Nodes[a.To]
+	if node == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, time.Second)
+	defer cancel()
+	peer, err := n.Peers.Peer(node.Address)
+	if err == nil {
+		err = peer.Stopped(ctx, Stopped{Service: a.Service, From: a.Tell.From, Epoch: a.Tell.Epoch, Index: a.Tell.Index, Node: n.Self})
+	}
+	if err != nil {
+		n.Log.Info("could not tell the receiver directly; the log will", "service", a.Service, "to", a.To, "err", err)
+	}
+}
+
+// release commits that an epoch is stopped or was never started. The journal
+// says so first: a release that is still on its way when this daemon restarts
+// must find the epoch never activated again (R1).
+func (n *Node) release(a decide.Act, first func() error) {
+	key := fmt.Sprintf("release %s %d", a.Service, a.Epoch)
+	cmd := state.Released{Service: a.Service, Epoch: a.Epoch, Node: n.Self, Stamp: n.stamp("", a.Why)}
+	n.background(key, cmd, first, func(res state.Result, err error) {
+		switch {
+		case err == nil && res.Refused != nil:
+			n.notice(key, "a release was refused: "+res.Refused.Why)
+		case err == nil:
+			n.notice(key, "")
+		default:
+			n.Log.Debug("release not committed yet", "service", a.Service, "epoch", a.Epoch, "err", err)
+		}
+	})
+}
+
+func (n *Node) report(u *unit, a decide.Act) {
+	n.background(fmt.Sprintf("failure %s %d", a.Service, a.Epoch),
+		state.ReportFailure{Service: a.Service, Epoch: a.Epoch, Node: n.Self, Stamp: n.stamp("", a.Why)},
+		nil, func(res state.Result, err error) {
+			if err == nil {
+				u.markReported(res.Index)
+			}
+		})
+}
+
+func (n *Node) open(a decide.Act) {
+	n.background("open-session", state.OpenSession{
+		Node: n.Self, BootID: n.BootID, Replaces: a.Session, TTL: n.TTL, Kappa: n.Kappa, Stamp: n.stamp("", a.Why),
+	}, nil, func(res state.Result, err error) {
+		switch {
+		case err != nil:
+			n.Log.Debug("cannot open a session yet", "err", err)
+		case res.Refused != nil:
+			n.notice("session", "no session: "+res.Refused.Why)
+		default:
+			n.notice("session", "")
+			n.opened(res.Session)
+		}
+	})
+}
+
+// hear notes a giver's word. It is kept for this daemon's life only: after a
+// restart the log says the same.
+func (n *Node) hear(m Stopped) {
+	n.mu.Lock()
+	n.told[decide.Told{Service: m.Service, From: m.From, Epoch: m.Epoch, Index: m.Index}] = true
+	n.mu.Unlock()
+	n.Poke()
+}
+
+func (n *Node) forgetTold(service string, epoch uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for t := range n.told {
+		if t.Service == service && t.Epoch <= epoch {
+			delete(n.told, t)
+		}
+	}
+}
+
+// probe names one preparation for a take-over.
+type probe struct {
+	service string
+	session uint64
+}
+
+// foresee prepares a take-over while the old holder's lease runs out: a
+// conflict is looked for then, and adds nothing to the outage.
+func (n *Node) foresee(st *state.State) {
+	for _, name := range sortedNames(st.Services) {
+		svc := st.Services[name]
+		g := svc.Newest()
+		if g == nil || g.Over != "" || g.Node == n.Self {
+			continue
+		}
+		s := st.Sessions[g.Session]
+		if s == nil || s.Status != state.SessionClosing {
+			continue
+		}
+		n.mu.Lock()
+		key := probe{service: name, session: s.ID}
+		done := n.probed[key]
+		n.probed[key] = true
+		n.mu.Unlock()
+		if done {
+			continue
+		}
+		spec, holder := svc.Spec, g.Node
+		n.wg.Go(func() {
+			ctx, cancel := context.WithTimeout(n.ctx, n.TTL)
+			defer cancel()
+			if err := n.unit(spec.Name).prepare(ctx, spec, n.knownMACs(holder)); err != nil {
+				n.Log.Warn("preparing a take-over found", "service", spec.Name, "err", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,275 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/failoverd/failoverd/cluster/clock"
+	"github.com/failoverd/failoverd/cluster/state"
+)
+
+var _ Peer = (*Node)(nil)
+
+// Identity says which cluster this node belongs to and whom it knows there: a
+// node that waits to be let in finds its own birth among them once it is.
+func (n *Node) Identity(context.Context) (Identity, error) {
+	id := Identity{
+		Node: n.Self, Role: n.Role, Address: n.Address, Birth: n.Birth,
+		Cluster: n.ClusterID, Version: n.SoftwareVersion, Founders: n.Founders,
+	}
+	st := n.Voter.View()
+	if st.Cluster.ID == "" {
+		return id, nil
+	}
+	id.Founders = nil
+	for _, name := range sortedNames(st.Nodes) {
+		m := st.Nodes[name]
+		id.Founders = append(id.Founders, Founder{Node: name, Role: m.Role, Address: m.Address, Birth: m.Birth})
+	}
+	return id, nil
+}
+
+// Propose appends a command for another node; only a leader does.
+func (n *Node) Propose(ctx context.Context, cmd state.Command) (state.Result, error) {
+	if n.consensus == nil {
+		return state.Result{}, fmt.Errorf("%w: the log is not loaded yet", ErrNotLeader)
+	}
+	if !peerMay(cmd) {
+		return state.Result{}, fmt.Errorf("%w: a %s is not for a peer to propose", ErrInvalid, cmd.Kind())
+	}
+	if name, _ := n.consensus.Leader(); name != n.Self {
+		return state.Result{}, fmt.Errorf("%w: %s leads", ErrNotLeader, orNobody(name))
+	}
+	return n.consensus.Propose(ctx, cmd)
+}
+
+// peerMay lists what a node proposes about itself; everything else is decided by the leader.
+func peerMay(cmd state.Command) bool {
+	switch cmd.(type) {
+	case state.Started, state.OpenSession, state.Released, state.ReportFailure, state.RequestMove:
+		return true
+	}
+	return false
+}
+
+func orNobody(name string) string {
+	if name == "" {
+		return "nobody known here"
+	}
+	return name
+}
+
+// Stopped hears a giver's word.
+func (n *Node) Stopped(_ context.Context, m Stopped) error {
+	n.hear(m)
+	return nil
+}
+
+// Prepare makes this node ready to receive a service.
+func (n *Node) Prepare(ctx context.Context, service string) error {
+	if !n.Voter.Ready() {
+		return fmt.Errorf("%w: %s has not caught up with the log since its start", ErrRefused, n.Self)
+	}
+	st := n.Voter.View()
+	svc := st.Services[service]
+	if svc == nil {
+		return fmt.Errorf("%w: service %q is not known on %s", ErrNotFound, service, n.Self)
+	}
+	if n.Renewals.Left() <= 0 {
+		return fmt.Errorf("%w: %s has no lease now", ErrRefused, n.Self)
+	}
+	holder := ""
+	if g := svc.Newest(); g != nil {
+		holder = g.Node
+	}
+	return n.unit(service).prepare(ctx, svc.Spec, n.knownMACs(holder))
+}
+
+// Report is this node's account of itself.
+func (n *Node) Report(context.Context) (Report, error) {
+	n.mu.Lock()
+	session := n.session
+	n.mu.Unlock()
+	r := Report{
+		Node: n.Self, Index: n.Voter.View().Index, Ready: n.Voter.Ready(), Session: session,
+		LeaseLeft: max(n.Renewals.Left(), 0), Version: n.SoftwareVersion, Alarms: n.alarms(), MACs: ownMACs(),
+	}
+	units := n.allUnits()
+	slices.SortFunc(units, func(a, b *unit) int { return compare(a.name, b.name) })
+	for _, u := range units {
+		if rep := u.report(); rep.Epoch != 0 {
+			r.Services = append(r.Services, rep)
+		}
+	}
+	return r, nil
+}
+
+func compare(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// Restart makes this daemon start anew; its services go on under their lease.
+func (n *Node) Restart(_ context.Context, by, why string) error {
+	n.Log.Info("restart ordered", "by", by, "why", why)
+	n.OnRestart()
+	return nil
+}
+
+// Goodbye hears that a node has stopped everything and leaves: its session
+// need not be waited for.
+func (n *Node) Goodbye(_ context.Context, node string, session uint64) error {
+	led := n.lead.Load()
+	if led == nil {
+		return fmt.Errorf("goodbye of %s: %w", node, ErrNotLeader)
+	}
+	s := n.Voter.View().Sessions[session]
+	if s == nil || s.Node != node {
+		return fmt.Errorf("goodbye of %s: %w: session %d is not its own", node, ErrNotFound, session)
+	}
+	led.ev.goodbye(session)
+	signal(n.stir)
+	return nil
+}
+
+func (n *Node) alarms() []string {
+	n.mu.Lock()
+	out := make([]string, 0, len(n.notices))
+	for _, subject := range sortedNames(n.notices) {
+		out = append(out, n.notices[subject])
+	}
+	n.mu.Unlock()
+	if n.Alarms != nil {
+		out = append(out, n.Alarms()...)
+	}
+	if n.consensus != nil {
+		if since, stuck := n.consensus.Stalled(); stuck {
+			out = append(out, fmt.Sprintf("a write to this node's disk has been stuck for %s", since.Round(time.Millisecond)))
+		}
+	}
+	return out
+}
+
+func ownMACs() []string {
+	list, err := net.Interfaces()
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, i := range list {
+		if len(i.HardwareAddr) == 6 {
+			out = append(out, i.HardwareAddr.String())
+		}
+	}
+	return out
+}
+
+// knownMACs are the hardware addresses of a node, as it last told.
+func (n *Node) knownMACs(node string) []net.HardwareAddr {
+	n.mu.Lock()
+	r := n.reports[node]
+	n.mu.Unlock()
+	var out []net.HardwareAddr
+	for _, text := range r.MACs {
+		if mac, err := net.ParseMAC(text); err == nil {
+			out = append(out, mac)
+		}
+	}
+	return out
+}
+
+// surveyInterval is how often a node asks the others for their own account.
+const surveyInterval = 2 * time.Second
+
+// survey keeps the other nodes' accounts at hand.
+func (n *Node) survey(ctx context.Context) {
+	tick := time.NewTicker(surveyInterval)
+	defer tick.Stop()
+	for {
+		n.ask(ctx, time.Second)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// ask gathers the accounts of all other nodes, side by side, within the limit.
+func (n *Node) ask(ctx context.Context, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	type answer struct {
+		node string
+		rep  Report
+		err  error
+	}
+	st := n.Voter.View()
+	answers := make(chan answer, len(st.Nodes))
+	asked := 0
+	for name, m := range st.Nodes {
+		if name == n.Self {
+			continue
+		}
+		peer, err := n.Peers.Peer(m.Address)
+		if err != nil {
+			continue
+		}
+		asked++
+		go func() {
+			rep, err := peer.Report(ctx)
+			answers <- answer{name, rep, err}
+		}()
+	}
+	for range asked {
+		a := <-answers
+		if a.err != nil {
+			continue
+		}
+		n.mu.Lock()
+		before, had := n.reports[a.node]
+		n.reports[a.node] = heardOf{Report: a.rep, at: n.Clock.Now()}
+		n.mu.Unlock()
+		if had && clock.Shorter(before.at, n.Clock.Now()) > 3*surveyInterval {
+			// A node is heard again after a silence: a partition may have
+			// healed, and neighbours may believe in another address.
+			n.healed(ctx)
+		}
+	}
+}
+
+// healed announces what this node holds.
+func (n *Node) healed(ctx context.Context) {
+	for _, u := range n.allUnits() {
+		u.announce(ctx)
+	}
+}
+
+// recent is a node's account if it is not too old to be shown as the present.
+func (n *Node) recent(node string) (Report, bool) {
+	if node == n.Self {
+		r, _ := n.Report(n.ctx)
+		return r, true
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r, ok := n.reports[node]
+	if !ok || clock.Shorter(r.at, n.Clock.Now()) > 2*surveyInterval {
+		return Report{}, false
+	}
+	return r.Report, true
+}
+
+// unable gathers why nodes say that they could not run a service.
+func (n *Node) unable() map[string]map[string]string {
+	out := map[string]map[string]string{}
+	return out
+}
