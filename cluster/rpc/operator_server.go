@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/failoverd/failoverd/cluster"
 	"github.com/failoverd/failoverd/cluster/state"
@@ -18,6 +19,7 @@ type operatorServer struct {
 	quit    <-chan struct{}
 	senders *sync.WaitGroup
 	log     *slog.Logger
+	slow    time.Duration // watchSlow
 }
 
 func (s *operatorServer) Status(ctx context.Context, _ *failoverv1.StatusRequest) (*failoverv1.StatusResponse, error) {

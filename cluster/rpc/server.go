@@ -106,7 +106,7 @@ func (s *Server) credentials() []grpc.ServerOption {
 
 func (s *Server) register(g *grpc.Server, peers bool) {
 	failoverv1.RegisterOperatorServiceServer(g, &operatorServer{
-		op: s.options.Operator, quit: s.quit, senders: &s.work, log: s.log,
+		op: s.options.Operator, quit: s.quit, senders: &s.work, log: s.log, slow: watchSlow,
 	})
 	if peers {
 		failoverv1.RegisterPeerServiceServer(g, &peerServer{peer: s.options.Peer, codec: s.options.Codec})

@@ -66,7 +66,7 @@ func (s *operatorServer) Watch(r *failoverv1.WatchRequest, out grpc.ServerStream
 // pump sends what is new until the stream or the operator's Watch ends.
 func (s *operatorServer) pump(ctx context.Context, query cluster.HistoryQuery, cur *cursor, bell *bell,
 	send chan<- *failoverv1.WatchResponse, ended <-chan error) error {
-	if err := hand(ctx, send, &failoverv1.WatchResponse{Index: cur.index}); err != nil {
+	if err := s.hand(ctx, send, &failoverv1.WatchResponse{Index: cur.index}); err != nil {
 		return err
 	}
 	beat := time.NewTicker(watchBeat)
@@ -86,14 +86,14 @@ func (s *operatorServer) pump(ctx context.Context, query cluster.HistoryQuery, c
 			// Index speaks of what is before the first event that is not sent yet.
 			m := &failoverv1.WatchResponse{Index: fresh[n-1].Index, Events: mapList(fresh[:n], eventToWire)}
 			fresh = fresh[n:]
-			if err := hand(ctx, send, m); err != nil {
+			if err := s.hand(ctx, send, m); err != nil {
 				return err
 			}
 		}
 		select {
 		case <-bell.rang:
 		case <-beat.C:
-			if err := hand(ctx, send, &failoverv1.WatchResponse{Index: cur.index}); err != nil {
+			if err := s.hand(ctx, send, &failoverv1.WatchResponse{Index: cur.index}); err != nil {
 				return err
 			}
 		case err := <-ended:
@@ -132,8 +132,8 @@ func (s *operatorServer) startSender(out grpc.ServerStreamingServer[failoverv1.W
 }
 
 // hand gives a message to the sender, or cuts a client that does not read.
-func hand(ctx context.Context, send chan<- *failoverv1.WatchResponse, m *failoverv1.WatchResponse) error {
-	slow := time.NewTimer(watchSlow)
+func (s *operatorServer) hand(ctx context.Context, send chan<- *failoverv1.WatchResponse, m *failoverv1.WatchResponse) error {
+	slow := time.NewTimer(s.slow)
 	defer slow.Stop()
 	select {
 	case send <- m:
@@ -141,7 +141,7 @@ func hand(ctx context.Context, send chan<- *failoverv1.WatchResponse, m *failove
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-slow.C:
-		return fmt.Errorf("the client has read nothing for %v: the stream is cut, take it up again", watchSlow)
+		return fmt.Errorf("the client has read nothing for %v: the stream is cut, take it up again", s.slow)
 	}
 }
 

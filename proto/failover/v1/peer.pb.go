@@ -620,7 +620,9 @@ type ReportResponse struct {
 	// What an operator should know of it, one sentence each.
 	Alarms []string `protobuf:"bytes,7,rep,name=alarms,proto3" json:"alarms,omitempty"`
 	// Version of its daemon.
-	Version       string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
+	Version string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
+	// Hardware addresses of its interfaces: seen behind a virtual address, they are no conflict.
+	Macs          []string `protobuf:"bytes,9,rep,name=macs,proto3" json:"macs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -709,6 +711,13 @@ func (x *ReportResponse) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *ReportResponse) GetMacs() []string {
+	if x != nil {
+		return x.Macs
+	}
+	return nil
 }
 
 // ServiceReport is one service on the reporting node.
@@ -1032,7 +1041,7 @@ const file_failover_v1_peer_proto_rawDesc = "" +
 	"\x0ePrepareRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\"\x11\n" +
 	"\x0fPrepareResponse\"\x0f\n" +
-	"\rReportRequest\"\x8e\x02\n" +
+	"\rReportRequest\"\xa2\x02\n" +
 	"\x0eReportResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +
@@ -1042,7 +1051,8 @@ const file_failover_v1_peer_proto_rawDesc = "" +
 	"lease_left\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\tleaseLeft\x126\n" +
 	"\bservices\x18\x06 \x03(\v2\x1a.failover.v1.ServiceReportR\bservices\x12\x16\n" +
 	"\x06alarms\x18\a \x03(\tR\x06alarms\x12\x18\n" +
-	"\aversion\x18\b \x01(\tR\aversion\"\xf2\x01\n" +
+	"\aversion\x18\b \x01(\tR\aversion\x12\x12\n" +
+	"\x04macs\x18\t \x03(\tR\x04macs\"\xf2\x01\n" +
 	"\rServiceReport\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
