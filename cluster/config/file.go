@@ -21,7 +21,21 @@ const (
 	maxNesting = 64
 )
 
-// readFile reads a configuration file, refusing what cannot be one.
+// readRegular reads a key or a certificate. What is no regular file is refused
+// before it is opened, since a pipe would keep the daemon waiting.
+func readRegular(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() && !info.IsDir() {
+		return nil, errors.New("this is no regular file; name one")
+	}
+	return readFile(path)
+}
+
+// readFile reads a configuration file, refusing what cannot be one. Pipes are
+// welcome, so that a file can come from another program.
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -57,8 +57,8 @@ func (n *Node) checkDirectories(r *report) {
 }
 
 // writable reports whether files can be made in a directory, or whether the
-// directory itself could be made. An existing one is tried with a file that is
-// removed again, since permissions alone do not show a full or broken disk.
+// directory itself could be made. It tries, and removes what it made again:
+// permissions alone do not show a full, broken or read-only disk.
 func writable(dir string) error {
 	info, err := os.Stat(dir)
 	switch {
@@ -69,17 +69,18 @@ func writable(dir string) error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
-	for parent := filepath.Dir(dir); ; parent = filepath.Dir(parent) {
+	first := dir // the topmost directory that is missing
+	for parent := filepath.Dir(dir); ; first, parent = parent, filepath.Dir(parent) {
 		info, err := os.Stat(parent)
 		switch {
 		case err == nil && !info.IsDir():
 			return fmt.Errorf("%s is no directory; choose another path", parent)
 		case err == nil:
-			if err := unix.Access(parent, unix.W_OK|unix.X_OK); err != nil {
-				return fmt.Errorf("it cannot be created in %s: %w", parent, err)
+			if err := os.Mkdir(first, 0o700); err != nil {
+				return fmt.Errorf("%s is not there and cannot be made in %s: %s", first, parent, reason(err))
 			}
-			return nil
-		case !errors.Is(err, fs.ErrNotExist) || parent == "/":
+			return os.Remove(first)
+		case !errors.Is(err, fs.ErrNotExist), parent == "/", parent == ".":
 			return err
 		}
 	}

@@ -50,6 +50,16 @@ type Log struct {
 	Format string // text, json
 }
 
+// The keys of a node's file, its blocks apart.
+var (
+	nodeKeys = []string{
+		"node", "address", "port", "peers", "role", "insecure", "profile", "data_dir", "socket", "api",
+		"guard", "cgroup", "hook_dirs", "gossip_key", "gossip_key_file",
+	}
+	logKeys = []string{"level", "format"}
+	tlsKeys = []string{"ca", "cert", "key"}
+)
+
 // LoadNode reads a node's own file. The error is an *Error with every mistake
 // that was found, unless the file could not be read at all.
 func LoadNode(path string) (*Node, error) {
@@ -74,10 +84,7 @@ func parseNode(r *report, src []byte) (*Node, error) {
 		DataDir: DefaultDataDir, Socket: DefaultSocket, Guard: besideSelf(guardName),
 		HookDirs: []string{DefaultHookDir}, Log: Log{Level: "info", Format: "text"},
 	}
-	s := open(r, "", body, []string{
-		"node", "address", "port", "peers", "role", "insecure", "profile", "data_dir", "socket", "api",
-		"guard", "cgroup", "hook_dirs", "gossip_key", "gossip_key_file",
-	}, block{name: "log"}, block{name: "tls"}, block{name: "timing"})
+	s := open(r, "", body, nodeKeys, block{name: "log"}, block{name: "tls"}, block{name: "timing"})
 
 	n.readName(s)
 	n.readAddresses(s)
@@ -163,7 +170,7 @@ func (n *Node) readLog(s *section) {
 	if b == nil {
 		return
 	}
-	l := open(s.r, "log.", b.Body, []string{"level", "format"})
+	l := open(s.r, "log.", b.Body, logKeys)
 	for _, c := range []struct {
 		key   string
 		into  *string

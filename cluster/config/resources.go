@@ -52,7 +52,7 @@ func readVIP(r *report, b *hcl.Block) (*state.VIP, string) {
 	} else {
 		vip.Address, name = prefix.String(), prefix.Addr().String()
 	}
-	s := open(r, "vip.", b.Body, []string{"interface", "keep_prefix"})
+	s := open(r, "vip.", b.Body, vipKeys)
 	switch {
 	case !s.has("interface"):
 		s.missing("interface", "the network interface towards the clients", `"eth0"`)
@@ -111,9 +111,7 @@ func lastOf(p netip.Prefix) netip.Addr {
 
 func readProcess(r *report, b *hcl.Block) *state.Process {
 	p := &state.Process{StopTimeout: DefaultStopTimeout, StartTimeout: DefaultStartTimeout, Restarts: DefaultRestarts}
-	s := open(r, "process.", b.Body, []string{
-		"command", "environment", "directory", "user", "stop_signal", "stop_timeout", "ready", "start_timeout", "restarts",
-	})
+	s := open(r, "process.", b.Body, processKeys)
 	p.Command = s.command("command", true)
 	p.Environment = s.environment("environment")
 	if s.text("directory", &p.Directory) {
@@ -147,7 +145,7 @@ func readExec(r *report, b *hcl.Block) *state.Exec {
 		StartTimeout: DefaultStartTimeout, StopTimeout: DefaultStopTimeout,
 		StatusTimeout: DefaultStatusTimeout, Interval: DefaultInterval,
 	}
-	s := open(r, "exec.", b.Body, []string{"start", "stop", "status", "start_timeout", "stop_timeout", "status_timeout", "interval"})
+	s := open(r, "exec.", b.Body, execKeys)
 	e.Start = s.command("start", true)
 	e.Stop = s.command("stop", true)
 	e.Status = s.command("status", true)

@@ -41,7 +41,7 @@ func (n *Node) readGossipKey(s *section) {
 }
 
 func readKeyFile(path string) ([]byte, error) {
-	src, err := readFile(path)
+	src, err := readRegular(path)
 	if err != nil {
 		return nil, errors.New(reason(err))
 	}

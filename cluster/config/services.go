@@ -10,6 +10,16 @@ import (
 	"github.com/failoverd/failoverd/cluster/state"
 )
 
+// The keys of a service and of what it is made of.
+var (
+	serviceKeys = []string{"takeover", "nodes", "priorities", "failback"}
+	vipKeys     = []string{"interface", "keep_prefix"}
+	processKeys = []string{
+		"command", "environment", "directory", "user", "stop_signal", "stop_timeout", "ready", "start_timeout", "restarts",
+	}
+	execKeys = []string{"start", "stop", "status", "start_timeout", "stop_timeout", "status_timeout", "interval"}
+)
+
 // maxServices bounds a services file; all of it is replicated to every node.
 const maxServices = 200
 
@@ -92,7 +102,7 @@ func readService(r *report, name string, b *hcl.Block, vips map[string]string) s
 	if isJSON(r.file) {
 		blocks = append(slices.Clone(blocks), block{name: "resources"})
 	}
-	s := open(r, "", b.Body, []string{"takeover", "nodes", "priorities", "failback"}, blocks...)
+	s := open(r, "", b.Body, serviceKeys, blocks...)
 
 	takeover := string(spec.Takeover)
 	if s.text("takeover", &takeover) {

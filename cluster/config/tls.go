@@ -29,7 +29,7 @@ func (n *Node) readTLS(s *section) {
 	if b == nil {
 		return
 	}
-	t := open(s.r, "tls.", b.Body, []string{"ca", "cert", "key"})
+	t := open(s.r, "tls.", b.Body, tlsKeys)
 	var files TLS
 	complete, before := true, len(s.r.problems)
 	for _, f := range []struct {
@@ -140,7 +140,7 @@ func verifyPeer(chain []*x509.Certificate, pool *x509.CertPool) error {
 // belong together, the CA signed the certificate for both ends, and it is valid now.
 func (t *TLS) load() (tls.Certificate, *x509.CertPool, error) {
 	none := tls.Certificate{}
-	caPEM, err := readFile(t.CA)
+	caPEM, err := readRegular(t.CA)
 	if err != nil {
 		return none, nil, &tlsFileError{"ca", t.CA, errors.New(reason(err))}
 	}
@@ -148,14 +148,14 @@ func (t *TLS) load() (tls.Certificate, *x509.CertPool, error) {
 	if !pool.AppendCertsFromPEM(caPEM) {
 		return none, nil, &tlsFileError{"ca", t.CA, errors.New("there is no PEM certificate in it")}
 	}
-	certPEM, err := readFile(t.Cert)
+	certPEM, err := readRegular(t.Cert)
 	if err != nil {
 		return none, nil, &tlsFileError{"cert", t.Cert, errors.New(reason(err))}
 	}
 	if block, _ := pem.Decode(certPEM); block == nil {
 		return none, nil, &tlsFileError{"cert", t.Cert, errors.New("there is no PEM certificate in it")}
 	}
-	keyPEM, err := readFile(t.Key)
+	keyPEM, err := readRegular(t.Key)
 	if err != nil {
 		return none, nil, &tlsFileError{"key", t.Key, errors.New(reason(err))}
 	}
