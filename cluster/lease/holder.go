@@ -43,10 +43,19 @@ type round struct {
 }
 
 // NewHolder begins the holder's side of a session with the TTL that the session
-// was opened with (H). The nonce is drawn anew at each start of the daemon.
+// was opened with (H). The nonce is drawn anew at each start of the daemon. For a
+// second Holder of the same session and nonce, After keeps their requests apart.
 func NewHolder(session uint64, ttl time.Duration, nonce uint64) *Holder {
 	return &Holder{session: session, ttl: ttl, nonce: nonce}
 }
+
+// After makes the numbers of further requests greater than seq. Without it an OK
+// to a request of an earlier Holder of this session in the same process could be
+// taken for one to a request of the same number that was sent later.
+func (h *Holder) After(seq uint64) { h.seq = max(h.seq, seq) }
+
+// Seq returns the number of the latest request; zero before the first.
+func (h *Holder) Seq() uint64 { return h.seq }
 
 // Session returns the session that is held.
 func (h *Holder) Session() uint64 { return h.session }

@@ -20,9 +20,9 @@ type Reason uint8
 const (
 	ReasonNone          Reason = 0 // it said OK
 	ReasonNotReady      Reason = 1 // has not applied the record of its own start yet
-	ReasonUnknown       Reason = 2 // has not applied an entry that opens this session
+	ReasonUnknown       Reason = 2 // has not applied the entry that opens the session
 	ReasonClosing       Reason = 3 // the session is closing: it will end
-	ReasonEnded         Reason = 4 // the session has ended
+	ReasonEnded         Reason = 4 // the session has ended, or never was
 	ReasonConfiguration Reason = 5 // the request is for another configuration than the voter's latest
 	ReasonNotVoter      Reason = 6 // no voter in its own latest configuration
 )
@@ -206,6 +206,11 @@ func (v *Voter) Renew(session, configID uint64) (ok bool, why Reason) {
 	}
 	s := v.st.Sessions[session]
 	if s == nil {
+		// A session's number is the index of the entry that opens it: what has been
+		// applied past that and is not here was there and has been forgotten.
+		if session <= v.st.Index {
+			return false, ReasonEnded
+		}
 		return false, ReasonUnknown
 	}
 	switch s.Status {
