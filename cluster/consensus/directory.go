@@ -1,0 +1,285 @@
+package consensus
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/failoverd/failoverd/cluster"
+	"github.com/failoverd/failoverd/cluster/state"
+)
+
+// Errors of a data directory. Their texts say what to do.
+var (
+	// ErrInUse means that another process has the directory or its store open.
+	ErrInUse = errors.New("data directory is in use")
+	// ErrForeign means that the directory belongs to another node or cluster.
+	ErrForeign = errors.New("data directory belongs to another node")
+	// ErrDamaged means that something in the directory is missing, cut or changed.
+	ErrDamaged = errors.New("data directory is damaged")
+)
+
+// adviceDamaged is what to do about data that cannot be trusted: the promises
+// that this node has made stood in it, so it comes back as a stranger.
+const adviceDamaged = "do not repair it by hand: move the data directory away, and let the node be admitted anew with 'failoverctl members replace'; the other nodes have all the data"
+
+// Self is what the node's own file says of it.
+type Self struct {
+	Node    string
+	Role    state.Role
+	Address string   // host:port, as the other nodes know it
+	Peers   []string // host:port of every configured peer, this node included; any order
+	Version string
+}
+
+// storeMark says what the directory is known to hold.
+type storeMark string
+
+const (
+	storeNone    storeMark = ""        // no raft store yet
+	storeCreated storeMark = "created" // the file is there; nothing was promised yet
+	storeUsed    storeMark = "used"    // it holds a term, a vote or entries
+)
+
+// record is identity.json.
+type record struct {
+	Version  int               `json:"version"`
+	Node     string            `json:"node"`
+	Role     state.Role        `json:"role"`
+	Address  string            `json:"address"`
+	Peers    []string          `json:"peers"`
+	Birth    string            `json:"birth"`
+	Cluster  string            `json:"cluster,omitempty"`
+	Founders []cluster.Founder `json:"founders,omitempty"`
+	Store    storeMark         `json:"store,omitempty"`
+}
+
+const (
+	identityFile    = "identity.json"
+	identityVersion = 1
+	lockFile        = "lock"
+	storeFile       = "raft.db"
+	snapshotDir     = "snapshots"
+)
+
+// Directory is a node's data directory, locked for this process: who the node
+// is and which cluster it belongs to.
+type Directory struct {
+	path    string
+	version string
+	lock    *os.File
+
+	mu  sync.Mutex
+	rec record
+}
+
+// OpenDirectory locks the directory at path, creates it if it is not there,
+// and reads or draws the node's identity. It fails with ErrInUse when another
+// daemon has it, naming the process, with ErrForeign when it is another
+// node's, and with ErrDamaged when data is there without an identity.
+func OpenDirectory(path string, self Self) (*Directory, error) {
+	if self.Node == "" || self.Address == "" {
+		return nil, fmt.Errorf("open data directory: %w: a node needs a name and an address", cluster.ErrInvalid)
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("create data directory: %w", err)
+	}
+	lock, err := lockDirectory(path)
+	if err != nil {
+		return nil, err
+	}
+	d := &Directory{path: path, version: self.Version, lock: lock}
+	if err := d.identify(self); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// lockDirectory takes the lock that the process holds until it ends.
+func lockDirectory(path string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(path, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open data directory: %w: it must be writable for the user that failoverd runs as", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock data directory %s: %w", path, err)
+		}
+		pid := make([]byte, 32)
+		n, _ := f.ReadAt(pid, 0) // only for the message
+		return nil, fmt.Errorf("%w: %s is held by process %s: stop that failoverd first, or give this one another data directory", ErrInUse, path, strings.TrimSpace(string(pid[:n])))
+	}
+	if err := f.Truncate(0); err == nil {
+		_, err = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("write to data directory: %w", err)
+	}
+	return f, nil
+}
+
+// identify reads identity.json and holds it against the node's own file, or
+// draws a new identity in an empty directory.
+func (d *Directory) identify(self Self) error {
+	peers := slices.Clone(self.Peers)
+	slices.Sort(peers)
+	peers = slices.Compact(peers)
+
+	data, err := os.ReadFile(filepath.Join(d.path, identityFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return d.beBorn(self, peers)
+	}
+	if err != nil {
+		return fmt.Errorf("read identity: %w", err)
+	}
+	var rec record
+	if err := strict(data, &rec); err != nil {
+		return fmt.Errorf("%w: %s/%s: %w: %s", ErrDamaged, d.path, identityFile, err, adviceDamaged)
+	}
+	if rec.Version != identityVersion {
+		return fmt.Errorf("read identity: it is of version %d, this failoverd reads %d: upgrade failoverd on this node", rec.Version, identityVersion)
+	}
+	if rec.Node == "" || rec.Birth == "" {
+		return fmt.Errorf("%w: %s/%s lacks a name or a birth: %s", ErrDamaged, d.path, identityFile, adviceDamaged)
+	}
+	if rec.Node != self.Node {
+		return fmt.Errorf("%w: %s holds the data of node %q, this node is %q: give each node its own directory, or correct the name in the node's file", ErrForeign, d.path, rec.Node, self.Node)
+	}
+	if rec.Cluster != "" && rec.Address != self.Address {
+		return fmt.Errorf("%w: %s holds the data of node %q at %s, this node is at %s: correct the address in the node's file; if the node has really moved, start it with an empty data directory and admit it with 'failoverctl members replace'", ErrForeign, d.path, rec.Node, rec.Address, self.Address)
+	}
+	d.rec = rec
+	rec.Role, rec.Address, rec.Peers = self.Role, self.Address, peers
+	return d.write(rec)
+}
+
+func (d *Directory) beBorn(self Self, peers []string) error {
+	for _, name := range []string{storeFile, snapshotDir} {
+		if _, err := os.Lstat(filepath.Join(d.path, name)); err == nil {
+			return fmt.Errorf("%w: %s has a raft store but no %s: %s", ErrDamaged, d.path, identityFile, adviceDamaged)
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("look into data directory: %w", err)
+		}
+	}
+	birth := make([]byte, 16)
+	if _, err := rand.Read(birth); err != nil {
+		return fmt.Errorf("draw a birth: %w", err)
+	}
+	return d.write(record{
+		Version: identityVersion, Node: self.Node, Role: self.Role, Address: self.Address,
+		Peers: peers, Birth: hex.EncodeToString(birth),
+	})
+}
+
+// write replaces identity.json, synced, and then what is remembered of it.
+func (d *Directory) write(rec record) error {
+	data, err := json.MarshalIndent(rec, "", "\t")
+	if err != nil {
+		return fmt.Errorf("write identity: %w", err)
+	}
+	if err := replaceFile(filepath.Join(d.path, identityFile), append(data, '\n')); err != nil {
+		return fmt.Errorf("write identity: %w", err)
+	}
+	d.rec = rec
+	return nil
+}
+
+// replaceFile writes a file so that after a crash either the old or the new is there, whole.
+func replaceFile(path string, data []byte) (err error) {
+	tmp := path + ".new"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	return err
+}
+
+func syncDir(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	err = f.Sync()
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// Path is where the directory is.
+func (d *Directory) Path() string { return d.path }
+
+// Identity is the node's word about itself, as other nodes may ask for it.
+func (d *Directory) Identity() cluster.Identity {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return cluster.Identity{
+		Node: d.rec.Node, Role: d.rec.Role, Address: d.rec.Address, Peers: slices.Clone(d.rec.Peers),
+		Birth: d.rec.Birth, Cluster: d.rec.Cluster, Founders: slices.Clone(d.rec.Founders), Version: d.version,
+	}
+}
+
+// Join writes down the cluster that this directory's data belongs to. It is
+// refused when that is another one already; the same one again changes nothing.
+func (d *Directory) Join(id string, founders []cluster.Founder) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if id == "" {
+		return fmt.Errorf("join: %w: no cluster is named", cluster.ErrInvalid)
+	}
+	if d.rec.Cluster != "" {
+		if d.rec.Cluster == id {
+			return nil
+		}
+		return fmt.Errorf("join cluster %s: %w: %s holds data of cluster %s: start with an empty data directory", id, ErrForeign, d.path, d.rec.Cluster)
+	}
+	rec := d.rec
+	rec.Cluster, rec.Founders = id, slices.Clone(founders)
+	return d.write(rec)
+}
+
+// mark notes what the directory holds; it never takes a mark back.
+func (d *Directory) mark(m storeMark) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.rec.Store == m || d.rec.Store == storeUsed {
+		return nil
+	}
+	rec := d.rec
+	rec.Store = m
+	return d.write(rec)
+}
+
+func (d *Directory) marked() storeMark {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.rec.Store
+}
+
+// Close gives the directory free.
+func (d *Directory) Close() error { return d.lock.Close() }
