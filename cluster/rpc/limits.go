@@ -21,6 +21,10 @@ import (
 // services with room to spare.
 const maxRequest = 1 << 20
 
+// lastWord is how much earlier than its client a node gives up, so that its
+// word on what is under way arrives before the client stops listening.
+const lastWord = 250 * time.Millisecond
+
 // limits bound what one listener may cost, whoever talks to it.
 type limits struct {
 	conns    int           // open connections; more wait in the kernel's queue
@@ -64,7 +68,10 @@ func (l limits) tap() tap.ServerInHandle {
 			return ctx, status.Error(codes.ResourceExhausted, "too many calls at a time: try again")
 		}
 		within := l.longest
-		if _, ok := ctx.Deadline(); !ok && info.FullMethodName != failoverv1.OperatorService_Watch_FullMethodName {
+		if deadline, ok := ctx.Deadline(); ok {
+			left := time.Until(deadline)
+			within = min(within, left-min(left/10, lastWord))
+		} else if info.FullMethodName != failoverv1.OperatorService_Watch_FullMethodName {
 			within = l.deadline
 		}
 		ctx, cancel := context.WithTimeout(ctx, within)
