@@ -1,0 +1,485 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/failoverd/failoverd/service/cgroup"
+)
+
+// atDeadline is why a birth was killed at the deadline.
+const atDeadline = "deadline"
+
+// Options of a guard.
+type Options struct {
+	// Dir holds the socket, the lock, logs and records; one guard per directory.
+	Dir string
+	// Socket's path; default Dir/guard.sock.
+	Socket string
+	// Version of the program, shown.
+	Version string
+	// Init is the command that becomes an init or a hook's runner when "init"
+	// is its last argument; default this program itself, which must call Helper first in main.
+	Init []string
+	// Shut closes all addresses of a gate's table at once; nil: none is shut here.
+	Shut func(table string) error
+	// Delete removes addresses from their interfaces; nil: none is.
+	Delete func([]Address) error
+	// Realtime asks for SCHED_FIFO on the deadline thread and for locked memory.
+	Realtime bool
+	// NoCgroup does without cgroups, for tests and for who must.
+	NoCgroup bool
+	// Log is told what an operator should know; nil: nobody.
+	Log func(text string)
+}
+
+// Guard is the core of the program: New, Serve, Close.
+type Guard struct {
+	opts    Options
+	boot    string
+	lock    *os.File
+	lease   *lease
+	nursery *nursery
+	events  *eventLog
+	records *records
+	groups  *cgroup.Group // parent of the units'; nil: none
+	info    Info
+
+	closing chan struct{}
+	once    sync.Once
+	wg      sync.WaitGroup // units and connections
+
+	mu    sync.Mutex
+	units map[string]*unit
+	outs  map[string]*outputLog
+	gates []Gate
+	srv   *server
+}
+
+// New takes the directory's lock, ends what a dead predecessor left, and
+// returns a guard that supervises nothing. ErrTaken when another one lives.
+func New(o Options) (*Guard, error) {
+	if o.Dir == "" {
+		return nil, fmt.Errorf("%w: no directory", ErrRefused)
+	}
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("find the guard's directory: %w", err)
+	}
+	o.Dir = dir
+	if o.Socket == "" {
+		o.Socket = filepath.Join(dir, SocketName)
+	}
+	if len(o.Init) == 0 {
+		o.Init = []string{"/proc/self/exe", initArg}
+	}
+	if o.Log == nil {
+		o.Log = func(string) {}
+	}
+	g := &Guard{opts: o, closing: make(chan struct{}), units: map[string]*unit{}, outs: map[string]*outputLog{}, events: newEventLog()}
+	if err := g.open(); err != nil {
+		if g.lock != nil {
+			g.lock.Close()
+		}
+		return nil, err
+	}
+	return g, nil
+}
+
+func (g *Guard) open() error {
+	var err error
+	for _, d := range []string{g.opts.Dir, filepath.Join(g.opts.Dir, logDir), filepath.Join(g.opts.Dir, recordDir)} {
+		if err := os.MkdirAll(d, 0o750); err != nil {
+			return fmt.Errorf("make the guard's directory: %w", err)
+		}
+	}
+	if g.boot, err = bootID(); err != nil {
+		return err
+	}
+	if g.lock, err = takeLock(g.opts.Dir); err != nil {
+		return err
+	}
+	g.records = &records{dir: filepath.Join(g.opts.Dir, recordDir), boot: g.boot}
+	var cgroupErr error
+	if g.opts.NoCgroup {
+		cgroupErr = errNotAsked
+	} else {
+		g.groups, cgroupErr = openGroups(g.opts.Dir)
+	}
+	left, err := g.records.clean(g.groups)
+	if err != nil {
+		return fmt.Errorf("end what a dead guard left behind: %w", err)
+	}
+	for _, text := range left {
+		g.events.add(Event{Kind: EventLeftover, Text: text})
+		g.opts.Log(text)
+	}
+	memErr := errNotAsked
+	if g.opts.Realtime {
+		memErr = lockMemory()
+	}
+	if g.lease, err = newLease(g.opts.Realtime, g.expired); err != nil {
+		return err
+	}
+	rtErr := <-g.lease.realtime
+	g.nursery = newNursery(g.opts.Init)
+	g.info = Info{
+		Version: g.opts.Version, Pid: os.Getpid(), BootID: g.boot, Leftovers: left,
+		KernelTimer: g.lease.timer != nil, Realtime: rtErr == nil, MemoryLocked: memErr == nil,
+	}
+	if g.groups != nil {
+		g.info.Cgroup = g.groups.Path()
+	}
+	g.info.CgroupText, g.info.KernelTimerText = text(cgroupErr), text(g.lease.timerErr)
+	g.info.RealtimeText = strings.Join(notEmpty(text(rtErr), text(memErr)), "; ")
+	return nil
+}
+
+func text(err error) string {
+	if err == nil || err == errNotAsked {
+		return ""
+	}
+	return err.Error()
+}
+
+// The names in the guard's directory.
+const (
+	SocketName = "guard.sock"
+	lockName   = "guard.lock"
+	logDir     = "log"
+	recordDir  = "units"
+)
+
+// takeLock makes this the only guard of the directory, for the life of the process.
+func takeLock(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the guard's lock: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%w for %s", ErrTaken, dir)
+		}
+		return nil, fmt.Errorf("take the guard's lock: %w", err)
+	}
+	return f, nil
+}
+
+// Info says what this guard is and can.
+func (g *Guard) Info() Info {
+	i := g.info
+	i.Session, i.Deadline, i.Lapses = g.lease.status()
+	return i
+}
+
+// Start supervises what the spec says. What runs already under the same name,
+// session and epoch is adopted; under another epoch it is refused.
+func (g *Guard) Start(ctx context.Context, s Spec) (Running, bool, error) {
+	if s.Kind == "" {
+		s.Kind = KindProcess
+	}
+	if s.StopTimeout <= 0 {
+		s.StopTimeout = DefaultStopTimeout
+	}
+	if s.Tasks <= 0 {
+		s.Tasks = DefaultTasks
+	}
+	u, adopted, err := g.enlist(s, true)
+	if err != nil {
+		return Running{}, false, err
+	}
+	select {
+	case <-u.started:
+	case <-ctx.Done():
+		return Running{}, false, fmt.Errorf("start %s: %w", s.Name, ctx.Err())
+	}
+	u.mu.Lock()
+	err = u.startErr
+	u.mu.Unlock()
+	if err != nil {
+		// Of what failed nothing may be left to stand in the way of a better try.
+		return Running{}, false, fmt.Errorf("start %s: %w", s.Name, errors.Join(err, u.proven(ctx)))
+	}
+	return u.show(), adopted, nil
+}
+
+// enlist finds the unit that the spec describes, or makes it and sets it going.
+func (g *Guard) enlist(s Spec, leased bool) (u *unit, adopted bool, err error) {
+	if err := checkUnitName(s.Name); err != nil {
+		return nil, false, err
+	}
+	sig, err := ParseSignal(s.StopSignal)
+	if err != nil {
+		return nil, false, err
+	}
+	var prog *program
+	switch s.Kind {
+	case KindProcess:
+		if prog, err = resolve(s.Command, s.Environment, s.Directory, s.User); err != nil {
+			return nil, false, err
+		}
+	case KindHooks:
+	default:
+		return nil, false, fmt.Errorf("%w: no kind %q of unit", ErrUnsupported, s.Kind)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	select {
+	case <-g.closing:
+		return nil, false, fmt.Errorf("%w: the guard is ending", ErrRefused)
+	default:
+	}
+	if old := g.units[s.Name]; old != nil && !old.gone() {
+		if leased && old.same(s) && !old.isStopping() {
+			return old, true, nil
+		}
+		o := old.show()
+		return nil, false, fmt.Errorf("%w: %s is %s under session %d, epoch %d: stop it first", ErrConflict, s.Name, o.State, o.Session, o.Epoch)
+	}
+	if leased {
+		if err := g.lease.check(s.Session); err != nil {
+			return nil, false, err
+		}
+	}
+	out := g.outs[s.Name]
+	if out == nil {
+		out = openOutput(s.Name, filepath.Join(g.opts.Dir, logDir, s.Name+".log"), s.LogBytes, g.events)
+		g.outs[s.Name] = out
+	}
+	u = newUnit(g, s, prog, int(sig), out, leased)
+	g.units[s.Name] = u
+	g.wg.Go(u.run)
+	return u, false, nil
+}
+
+func (u *unit) isStopping() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.asked || u.cur != nil && u.cur.doomedBy() != ""
+}
+
+// Stop ends a unit: its stop signal, and after the timeout SIGKILL. nil is the
+// proof that nothing of it lives; a name that is not supervised is stopped.
+// The timeout is the spec's if it is 0.
+func (g *Guard) Stop(ctx context.Context, name string, timeout time.Duration) error {
+	g.mu.Lock()
+	u := g.units[name]
+	g.mu.Unlock()
+	if u == nil {
+		return nil
+	}
+	u.ask(timeout)
+	if err := u.proven(ctx); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.units[name] == u {
+		delete(g.units, name)
+	}
+	return nil
+}
+
+// Signal sends a signal to a process unit's program.
+func (g *Guard) Signal(name, signal string) error {
+	sig, err := ParseSignal(signal)
+	if err != nil {
+		return err
+	}
+	g.mu.Lock()
+	u := g.units[name]
+	g.mu.Unlock()
+	if u == nil {
+		return fmt.Errorf("%w: %s", ErrNotFound, name)
+	}
+	u.mu.Lock()
+	b := u.cur
+	u.mu.Unlock()
+	if b == nil {
+		return fmt.Errorf("%w: %s does not run", ErrNotFound, name)
+	}
+	return b.tell(order{Op: "signal", Signal: int(sig)})
+}
+
+// List shows every unit, by name.
+func (g *Guard) List() []Running {
+	g.mu.Lock()
+	units := make([]*unit, 0, len(g.units))
+	for _, u := range g.units {
+		units = append(units, u)
+	}
+	g.mu.Unlock()
+	out := make([]Running, 0, len(units))
+	for _, u := range units {
+		out = append(out, u.show())
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out
+}
+
+// Output returns the last of a unit's output, also when it has stopped.
+func (g *Guard) Output(name string) ([]byte, error) {
+	g.mu.Lock()
+	o := g.outs[name]
+	g.mu.Unlock()
+	if o == nil {
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, name)
+	}
+	return o.bytes(), nil
+}
+
+// SetGates says what is shut and deleted at the deadline, in place of what was said before.
+func (g *Guard) SetGates(gates []Gate) {
+	g.mu.Lock()
+	g.gates = gates
+	g.mu.Unlock()
+}
+
+// Extend moves the session's deadline. It takes no lock that anything slow holds.
+func (g *Guard) Extend(session uint64, d Deadline) error { return g.lease.extend(session, d) }
+
+// Release forgets the session and its deadline. Refused while any unit lives.
+func (g *Guard) Release() error {
+	for _, r := range g.List() {
+		if !r.State.Gone() && r.Leased {
+			return fmt.Errorf("%w: %s is %s", ErrConflict, r.Name, r.State)
+		}
+	}
+	return g.lease.release()
+}
+
+// gateTime is how long the gates may hold up the killing.
+const gateTime = 5 * time.Millisecond
+
+// expired is what happens at the deadline: gates, then processes, then
+// addresses. Nothing in it is waited for beyond gateTime before the kill.
+func (g *Guard) expired(victims []*birth) {
+	g.mu.Lock()
+	gates := g.gates
+	g.mu.Unlock()
+	shut := make(chan struct{})
+	g.wg.Go(func() {
+		g.shut(gates)
+		close(shut)
+		g.deleteAddresses(gates)
+	})
+	if len(gates) > 0 && g.opts.Shut != nil {
+		t := time.NewTimer(gateTime)
+		select {
+		case <-shut:
+		case <-t.C:
+		}
+		t.Stop()
+	}
+	for _, b := range victims {
+		b.signal(atDeadline)
+	}
+	for _, b := range victims {
+		b.sweep()
+	}
+	// SIGKILL is on its way to all: from here on the kernel's timer is not needed.
+	_ = g.lease.doom(victims...)
+	text := fmt.Sprintf("the deadline was reached; killed: %d", len(victims))
+	g.events.add(Event{Kind: EventLapsed, Text: text})
+	if len(victims) > 0 {
+		g.opts.Log(text)
+	}
+}
+
+func (g *Guard) shut(gates []Gate) {
+	if g.opts.Shut == nil {
+		return
+	}
+	for _, gate := range gates {
+		if gate.Table == "" {
+			continue
+		}
+		if err := g.opts.Shut(gate.Table); err != nil {
+			g.trouble(fmt.Sprintf("shut the gate %s at the deadline: %v", gate.Table, err))
+		}
+	}
+}
+
+func (g *Guard) deleteAddresses(gates []Gate) {
+	if g.opts.Delete == nil {
+		return
+	}
+	for _, gate := range gates {
+		if len(gate.Addresses) == 0 {
+			continue
+		}
+		if err := g.opts.Delete(gate.Addresses); err != nil {
+			g.trouble(fmt.Sprintf("delete addresses at the deadline: %v", err))
+		}
+	}
+}
+
+func (g *Guard) trouble(text string) {
+	g.events.add(Event{Kind: EventTrouble, Text: text})
+	g.opts.Log(text)
+}
+
+// StopAll stops every unit by its own rules, at the same time.
+func (g *Guard) StopAll(ctx context.Context) error {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var errs []error
+	for _, r := range g.List() {
+		wg.Go(func() {
+			if err := g.Stop(ctx, r.Name, 0); err != nil {
+				mu.Lock()
+				errs = append(errs, err)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Close stops serving, kills what is left, waits for its end and gives the
+// directory up. The order is for the living: a guard that dies instead leaves
+// all of it to the kernel.
+func (g *Guard) Close() error {
+	var err error
+	g.once.Do(func() {
+		g.mu.Lock()
+		close(g.closing)
+		srv := g.srv
+		g.mu.Unlock()
+		if srv != nil {
+			srv.close()
+		}
+		for _, r := range g.List() {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			if serr := g.Stop(ctx, r.Name, time.Millisecond); serr != nil && err == nil {
+				err = serr
+			}
+			cancel()
+		}
+		if err != nil {
+			return // what is not proven keeps its deadline, its records and the lock
+		}
+		g.lease.close() // nothing is left that it could end
+		g.wg.Wait()
+		g.nursery.close()
+		for _, o := range g.outs {
+			o.close()
+		}
+		if g.groups != nil {
+			_ = g.groups.Remove() // an empty directory, cleaned by the next guard if not now
+		}
+		err = g.lock.Close()
+	})
+	return err
+}
