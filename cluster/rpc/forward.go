@@ -45,15 +45,24 @@ type forward struct {
 	peers  cluster.Peers
 }
 
+// How far a change may have gone before it is asked of a leader again.
+const (
+	// notAsked: only while no leader was asked, for changes of several entries,
+	// which would stumble over their own first half.
+	notAsked = iota
+	// notTaken: also when the asked node says that it does not lead.
+	notTaken
+)
+
 // change has do done by the leader.
-func change[T any](ctx context.Context, f *forward, do func(context.Context, cluster.Operator) (T, error)) (T, error) {
+func change[T any](ctx context.Context, f *forward, again int, do func(context.Context, cluster.Operator) (T, error)) (T, error) {
 	if isForwarded(ctx) {
 		return do(ctx, f.local)
 	}
 	give := time.Now().Add(patience)
 	for wait := retryChange; ; wait = min(2*wait, retryChangeMost) {
-		out, err := attempt(ctx, f, do)
-		if err == nil || !nothingDone(err) {
+		out, asked, err := attempt(ctx, f, do)
+		if err == nil || asked && (again == notAsked || !notTakenBy(err)) {
 			return out, err
 		}
 		if time.Now().Add(wait).After(give) {
@@ -67,29 +76,36 @@ func change[T any](ctx context.Context, f *forward, do func(context.Context, clu
 	}
 }
 
-func attempt[T any](ctx context.Context, f *forward, do func(context.Context, cluster.Operator) (T, error)) (T, error) {
-	var none T
+// attempt makes one try; asked is false when certainly nobody was asked.
+func attempt[T any](ctx context.Context, f *forward, do func(context.Context, cluster.Operator) (T, error)) (out T, asked bool, err error) {
 	address, self, ok := f.leader()
 	switch {
 	case self:
-		return do(ctx, f.local)
+		out, err = do(ctx, f.local)
+		return out, true, err
 	case !ok:
-		return none, fmt.Errorf("no leader is known: %w", cluster.ErrNoQuorum)
+		return out, false, fmt.Errorf("no leader is known: %w", cluster.ErrNoQuorum)
 	}
 	op, err := f.peers.Operator(address)
 	if err != nil {
-		return none, fmt.Errorf("ask the leader at %s: %w", address, err)
+		return out, true, fmt.Errorf("ask the leader at %s: %w", address, err) // waiting mends no address
 	}
-	return do(withForwarded(ctx), op)
+	out, err = do(withForwarded(ctx), op)
+	// What the leader says of others that it cannot reach does not arrive as
+	// ErrUnreachable: this one is about the leader.
+	if errors.Is(err, ErrUnreachable) && ctx.Err() == nil {
+		return out, false, fmt.Errorf("the leader did not take it: %w", err)
+	}
+	return out, true, err
 }
 
-// nothingDone reports whether err says that a change was not begun, and that
-// another leader, or the same one a moment later, may take it.
-func nothingDone(err error) bool {
-	if errors.Is(err, cluster.ErrUnknown) || errors.Is(err, cluster.ErrTimeout) || errors.Is(err, context.Canceled) {
+// notTakenBy reports whether the asked node says that nothing was done because
+// it does not lead, or has no majority.
+func notTakenBy(err error) bool {
+	if errors.Is(err, cluster.ErrUnknown) || errors.Is(err, cluster.ErrTimeout) {
 		return false
 	}
-	return errors.Is(err, cluster.ErrNotLeader) || errors.Is(err, cluster.ErrNoQuorum) || errors.Is(err, ErrUnreachable)
+	return errors.Is(err, cluster.ErrNotLeader) || errors.Is(err, cluster.ErrNoQuorum)
 }
 
 // noLeader makes sure that an error for want of a leader is one of the
@@ -193,43 +209,43 @@ func (f *forward) Version(ctx context.Context) (cluster.Version, error) { return
 // The changes.
 
 func (f *forward) Switchover(ctx context.Context, r cluster.SwitchoverRequest) (cluster.SwitchoverResult, error) {
-	return change(ctx, f, func(ctx context.Context, op cluster.Operator) (cluster.SwitchoverResult, error) {
+	return change(ctx, f, notTaken, func(ctx context.Context, op cluster.Operator) (cluster.SwitchoverResult, error) {
 		return op.Switchover(ctx, r)
 	})
 }
 
 func (f *forward) Failover(ctx context.Context, r cluster.FailoverRequest) (cluster.SwitchoverResult, error) {
-	return change(ctx, f, func(ctx context.Context, op cluster.Operator) (cluster.SwitchoverResult, error) {
+	return change(ctx, f, notAsked, func(ctx context.Context, op cluster.Operator) (cluster.SwitchoverResult, error) {
 		return op.Failover(ctx, r)
 	})
 }
 
 func (f *forward) Apply(ctx context.Context, r cluster.ApplyRequest) (cluster.ApplyResult, error) {
-	return change(ctx, f, func(ctx context.Context, op cluster.Operator) (cluster.ApplyResult, error) { return op.Apply(ctx, r) })
+	return change(ctx, f, notTaken, func(ctx context.Context, op cluster.Operator) (cluster.ApplyResult, error) { return op.Apply(ctx, r) })
 }
 
 // order is change for what answers with an error alone.
-func (f *forward) order(ctx context.Context, do func(context.Context, cluster.Operator) error) error {
-	_, err := change(ctx, f, func(ctx context.Context, op cluster.Operator) (struct{}, error) { return struct{}{}, do(ctx, op) })
+func (f *forward) order(ctx context.Context, again int, do func(context.Context, cluster.Operator) error) error {
+	_, err := change(ctx, f, again, func(ctx context.Context, op cluster.Operator) (struct{}, error) { return struct{}{}, do(ctx, op) })
 	return err
 }
 
 func (f *forward) Pause(ctx context.Context, r cluster.PauseRequest) error {
-	return f.order(ctx, func(ctx context.Context, op cluster.Operator) error { return op.Pause(ctx, r) })
+	return f.order(ctx, notTaken, func(ctx context.Context, op cluster.Operator) error { return op.Pause(ctx, r) })
 }
 
 func (f *forward) Standby(ctx context.Context, r cluster.StandbyRequest) error {
-	return f.order(ctx, func(ctx context.Context, op cluster.Operator) error { return op.Standby(ctx, r) })
+	return f.order(ctx, notTaken, func(ctx context.Context, op cluster.Operator) error { return op.Standby(ctx, r) })
 }
 
 func (f *forward) RestartNode(ctx context.Context, node, by, why string) error {
-	return f.order(ctx, func(ctx context.Context, op cluster.Operator) error { return op.RestartNode(ctx, node, by, why) })
+	return f.order(ctx, notAsked, func(ctx context.Context, op cluster.Operator) error { return op.RestartNode(ctx, node, by, why) })
 }
 
 func (f *forward) Cleanup(ctx context.Context, service, node, by string) error {
-	return f.order(ctx, func(ctx context.Context, op cluster.Operator) error { return op.Cleanup(ctx, service, node, by) })
+	return f.order(ctx, notTaken, func(ctx context.Context, op cluster.Operator) error { return op.Cleanup(ctx, service, node, by) })
 }
 
 func (f *forward) ChangeMember(ctx context.Context, r cluster.MemberRequest) error {
-	return f.order(ctx, func(ctx context.Context, op cluster.Operator) error { return op.ChangeMember(ctx, r) })
+	return f.order(ctx, notAsked, func(ctx context.Context, op cluster.Operator) error { return op.ChangeMember(ctx, r) })
 }

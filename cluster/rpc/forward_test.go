@@ -162,6 +162,34 @@ func TestUnknownOutcomeIsNotRepeated(t *testing.T) {
 	}
 }
 
+// A change of several entries is asked of one leader only: its second try
+// would stumble over the first half. And what a leader cannot reach is no
+// reason to look for another leader.
+func TestChangeOfSeveralEntriesIsAskedOnce(t *testing.T) {
+	for _, cause := range []error{cluster.ErrNotLeader, cluster.ErrNoQuorum, ErrUnreachable} {
+		for _, self := range []bool{true, false} {
+			p := newPair(t)
+			p.own.err, p.leader.err = cause, cause
+			if self {
+				p.known.Store(&knownLeader{self: true, ok: true})
+			}
+			ctx := testContext(t)
+			for _, err := range []error{
+				p.op.ChangeMember(ctx, cluster.MemberRequest{Action: "add"}),
+				p.op.RestartNode(ctx, "c", "ann", "why"),
+				func() error { _, err := p.op.Failover(ctx, cluster.FailoverRequest{}); return err }(),
+			} {
+				if err == nil || cause == ErrUnreachable && errors.Is(err, cluster.ErrNoQuorum) {
+					t.Errorf("%v, self %v: got %v", cause, self, err)
+				}
+			}
+			if n := p.own.calls() + p.leader.calls(); n != 3 {
+				t.Errorf("%v, self %v: three changes were asked for %d times", cause, self, n)
+			}
+		}
+	}
+}
+
 func TestRefusalOfTheLeaderIsFinal(t *testing.T) {
 	p := newPair(t)
 	p.leader.set(func() { p.leader.err = &state.Refusal{Code: "paused", Why: "pg is paused"} })

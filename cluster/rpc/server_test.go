@@ -78,7 +78,7 @@ func TestEveryCallHasADeadline(t *testing.T) {
 // A call whose message never comes ends, although no handler has seen it.
 func TestHalfACallIsEnded(t *testing.T) {
 	l := limited(t, limits{conns: 2, streams: 4, calls: 4, deadline: 100 * time.Millisecond, longest: time.Second}, &fakeOperator{})
-	s, err := bare(t, l).NewStream(testContext(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true},
+	s, err := bare(t, l).NewStream(context.Background(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true},
 		failoverv1.OperatorService_Status_FullMethodName)
 	if err != nil {
 		t.Fatal(err)

@@ -12,15 +12,12 @@ import (
 	"time"
 )
 
-// DefaultSocket is where a daemon listens for operators when nothing else is configured.
-const DefaultSocket = "/run/failoverd/failoverd.sock"
+// maxSocketPath is what fits into sun_path with its end (unix(7)).
+const maxSocketPath = 107
 
-// maxSocketPath is what fits into sun_path with its end (unix(7)); the name
-// under which the socket is first made is longer by newSuffix.
-const (
-	maxSocketPath = 107
-	newSuffix     = ".new"
-)
+// freshName is the socket's name until it is ready, beside its place; shorter
+// than any name it could matter for.
+const freshName = ".n"
 
 // socketListener is a Unix socket that is removed by us alone, and only while
 // it is still ours: a successor may have put its own in its place.
@@ -33,9 +30,8 @@ type socketListener struct {
 // listenUnix makes the socket. It is made beside its place and moved there
 // when its mode is right, so that nobody finds it too open or not yet listening.
 func listenUnix(path string) (*socketListener, error) {
-	if len(path)+len(newSuffix) > maxSocketPath {
-		return nil, fmt.Errorf("listen on socket %s: the path is %d bytes too long for a socket: choose a shorter one",
-			path, len(path)+len(newSuffix)-maxSocketPath)
+	if len(path) > maxSocketPath {
+		return nil, fmt.Errorf("listen on socket %s: the path is %d bytes too long for a socket: choose a shorter one", path, len(path)-maxSocketPath)
 	}
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
@@ -65,7 +61,7 @@ func listenUnix(path string) (*socketListener, error) {
 }
 
 func bindUnix(path string) (_ *socketListener, err error) {
-	fresh := path + newSuffix
+	fresh := filepath.Join(filepath.Dir(path), freshName)
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}

@@ -90,7 +90,7 @@ func TestSocketPathTooLong(t *testing.T) {
 	s := NewServer(ServerOptions{Operator: &fakeOperator{}, Log: quiet()})
 	defer s.Stop()
 	err := s.ServeUnix("/tmp/" + strings.Repeat("x", 110))
-	if err == nil || !strings.Contains(err.Error(), "12 bytes too long for a socket") {
+	if err == nil || !strings.Contains(err.Error(), "8 bytes too long for a socket") {
 		t.Errorf("got %v", err)
 	}
 }
