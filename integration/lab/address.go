@@ -232,7 +232,7 @@ func (v *addressView) look(hosts []*addressHost, last time.Duration) time.Durati
 	return now
 }
 
-// holders gives who has the address now, whatever the gate says.
+// holders gives who has the address now, by name, whatever the gate says.
 func (v *addressView) holders() []string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -242,5 +242,6 @@ func (v *addressView) holders() []string {
 			names = append(names, a.host.name)
 		}
 	}
+	slices.Sort(names)
 	return names
 }

@@ -164,20 +164,24 @@ func (v *wireView) ask(n int, now time.Duration) {
 	v.mu.Lock()
 	v.asked[n] = question{at: now}
 	v.mu.Unlock()
-	vip, from := v.vip.As4(), asker(n)
-	frame := make([]byte, 0, 42)
-	frame = append(frame, bytes.Repeat([]byte{0xff}, 6)...)
-	frame = append(frame, v.mac...)
-	frame = append(frame, 0x08, 0x06, 0, 1, 0x08, 0x00, 6, 4, 0, 1)
-	frame = append(frame, v.mac...)
-	frame = append(frame, from[:]...)
-	frame = append(frame, 0, 0, 0, 0, 0, 0)
-	frame = append(frame, vip[:]...)
+	frame := arpRequest(v.mac, asker(n), v.vip.As4())
 	if _, err := unix.Write(v.fd, frame); err != nil {
 		v.mu.Lock()
 		v.failed = fmt.Errorf("ask for the address: %w", err)
 		v.mu.Unlock()
 	}
+}
+
+// arpRequest is the frame that asks everybody who has the target (RFC 826).
+func arpRequest(mac net.HardwareAddr, from, target [4]byte) []byte {
+	frame := make([]byte, 0, 42)
+	frame = append(frame, bytes.Repeat([]byte{0xff}, 6)...)
+	frame = append(frame, mac...)
+	frame = append(frame, 0x08, 0x06, 0, 1, 0x08, 0x00, 6, 4, 0, 1)
+	frame = append(frame, mac...)
+	frame = append(frame, from[:]...)
+	frame = append(frame, 0, 0, 0, 0, 0, 0)
+	return append(frame, target[:]...)
 }
 
 // answer takes in one ARP reply.
