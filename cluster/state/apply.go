@@ -30,14 +30,20 @@ func (s *State) ready() {
 // value, as they are declared; nothing of cmd is kept by reference.
 //
 // An entry at or below s.Index was applied before: it is refused and nothing
-// changes, Index and Term included.
+// changes, Index and Term included. Terms never go back in a log; should one, the
+// entry is refused and Term stays.
 func (s *State) Apply(index, term uint64, cmd Command) Result {
 	if index <= s.Index {
 		return Result{Index: index, Refused: refuse(CodeAlreadyApplied,
 			"entry %d was applied before, the state stands at %d: read the state for what it did", index, s.Index)}
 	}
 	s.ready()
-	s.Index, s.Term = index, term
+	s.Index = index
+	if term < s.Term {
+		return Result{Index: index, Refused: refuse(CodeTermBack,
+			"entry %d is of term %d and follows one of term %d: this log is damaged or of another cluster; restore a backup or replace this node's data", index, term, s.Term)}
+	}
+	s.Term = term
 	res := s.dispatch(cmd)
 	res.Index = index
 	if res.Refused == nil {

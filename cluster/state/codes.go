@@ -7,6 +7,8 @@ import "fmt"
 const (
 	// CodeAlreadyApplied: the entry lies at or below the state's index.
 	CodeAlreadyApplied = "already-applied"
+	// CodeTermBack: the entry's term is below that of an earlier entry.
+	CodeTermBack = "term-back"
 	// CodeUnknownCommand: this version does not know the command.
 	CodeUnknownCommand = "unknown-command"
 

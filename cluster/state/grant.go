@@ -194,8 +194,12 @@ func (s *State) settle(svc *Service, st Stamp) {
 // markOver ends an epoch for ever.
 func (s *State) markOver(svc *Service, g *Grant, kind ProofKind, st Stamp) {
 	g.Over, g.OverIndex = kind, s.Index
+	because := ""
+	if st.Why != "" {
+		because = " (" + st.Why + ")"
+	}
 	s.note(Stamp{At: st.At, By: st.By}, Event{Kind: KindOver, Service: svc.Name, Node: g.Node, Session: g.Session, Epoch: g.Epoch},
-		"epoch %d of %s on %s is over, %s: %s", g.Epoch, svc.Name, g.Node, kind, or(st.Why, "no reason was given"))
+		"epoch %d of %s on %s is over: %s%s", g.Epoch, svc.Name, g.Node, kind, because)
 }
 
 // KindOver is the kind of an event that says that an epoch is over; all other

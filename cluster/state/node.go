@@ -51,7 +51,7 @@ func (s *State) leaderStart(c LeaderStart, st Stamp) *Refusal {
 func (s *State) setNode(c SetNode, st Stamp) *Refusal {
 	n := s.Nodes[c.Node]
 	if err := s.badNode(c, n); err != nil {
-		return refuse(CodeBadNode, "node %q cannot be set: %v", short(c.Node), err)
+		return refuse(CodeBadNode, "node %q cannot be set: %v; correct it and try again", short(c.Node), err)
 	}
 	if n == nil {
 		s.Nodes[c.Node] = &Node{Name: c.Node, Role: c.Role, Address: c.Address, Birth: c.Birth}
@@ -102,7 +102,7 @@ func (s *State) badNode(c SetNode, n *Node) error {
 		return nil
 	}
 	if err := validHostPort(c.Address); err != nil {
-		return fmt.Errorf("its address %w", err)
+		return fmt.Errorf("its address: %w", err)
 	}
 	return nil
 }

@@ -137,7 +137,7 @@ func (s *State) reportFailure(c ReportFailure, st Stamp) *Refusal {
 	if found {
 		same := svc.Failures[at]
 		same.Index = next.Index
-		if same == next || same.Epoch > next.Epoch {
+		if same == next {
 			return nil
 		}
 		svc.Failures[at] = next

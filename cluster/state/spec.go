@@ -112,7 +112,7 @@ func (r Resource) validate(c *complaints) {
 
 func (v *VIP) validate(c *complaints) {
 	if _, ok := v.addr(); !ok {
-		c.add("%q is not an address with its network's prefix length, such as 192.0.2.100/24", short(v.Address))
+		c.add("%q is not a host's address with the prefix length of its network, such as 192.0.2.100/24", short(v.Address))
 	}
 	bad := func(r rune) bool { return r <= ' ' || r == '/' || r == ':' || r >= 0x7f }
 	if n := v.Interface; n == "" || len(n) > maxInterface || n == "." || n == ".." || strings.ContainsFunc(n, bad) {
@@ -178,7 +178,7 @@ func (p *Process) validate(c *complaints) {
 	}
 	if p.Ready != "" {
 		if err := validHostPort(p.Ready); err != nil {
-			c.add("ready %v", err)
+			c.add("ready: %v", err)
 		}
 	}
 	c.positive("start_timeout", p.StartTimeout)

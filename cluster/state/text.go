@@ -54,7 +54,7 @@ func validHostPort(address string) error {
 		return fmt.Errorf("%q is not host:port", short(address))
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return fmt.Errorf("the port of %q is not a number from 1 to 65535", short(address))
+		return fmt.Errorf("%q has no port from 1 to 65535", short(address))
 	}
 	return nil
 }
