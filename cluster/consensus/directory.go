@@ -60,6 +60,7 @@ type record struct {
 	Birth    string            `json:"birth"`
 	Cluster  string            `json:"cluster,omitempty"`
 	Founders []cluster.Founder `json:"founders,omitempty"`
+	Lays     bool              `json:"lays,omitempty"` // this node lays the first configuration
 	Store    storeMark         `json:"store,omitempty"`
 }
 
@@ -78,8 +79,9 @@ type Directory struct {
 	version string
 	lock    *os.File
 
-	mu  sync.Mutex
-	rec record
+	mu   sync.Mutex
+	rec  record
+	said uint64 // how often somebody was told that this node has no data
 }
 
 // OpenDirectory locks the directory at path, creates it if it is not there,
@@ -234,33 +236,54 @@ func syncDir(path string) error {
 // Path is where the directory is.
 func (d *Directory) Path() string { return d.path }
 
-// Identity is the node's word about itself, as other nodes may ask for it.
+// Identity is the node's word about itself, to be given to whoever asks, and
+// to be taken anew for each who does: that this node has no data is a word it
+// is held to (see RunFounding).
 func (d *Directory) Identity() cluster.Identity {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.rec.Cluster == "" {
+		d.said++
+	}
+	return d.identity()
+}
+
+// look is Identity for this node's own use, and how often others were told
+// that it has no data.
+func (d *Directory) look() (self cluster.Identity, said uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.identity(), d.said
+}
+
+func (d *Directory) identity() cluster.Identity {
 	return cluster.Identity{
 		Node: d.rec.Node, Role: d.rec.Role, Address: d.rec.Address, Peers: slices.Clone(d.rec.Peers),
 		Birth: d.rec.Birth, Cluster: d.rec.Cluster, Founders: slices.Clone(d.rec.Founders), Version: d.version,
 	}
 }
 
-// Join writes down the cluster that this directory's data belongs to. It is
-// refused when that is another one already; the same one again changes nothing.
-func (d *Directory) Join(id string, founders []cluster.Founder) error {
+// settle writes down the cluster of a decision, Found or Join, unless somebody
+// has been told since that this node has no data. A directory that belongs to
+// a cluster never changes to another.
+func (d *Directory) settle(said uint64, to Decision) (settled bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if id == "" {
-		return fmt.Errorf("join: %w: no cluster is named", cluster.ErrInvalid)
+	if d.rec.Cluster != "" && d.rec.Cluster != to.Cluster {
+		return false, fmt.Errorf("%w: %s holds data of cluster %s, not of %s", ErrForeign, d.path, d.rec.Cluster, to.Cluster)
 	}
 	if d.rec.Cluster != "" {
-		if d.rec.Cluster == id {
-			return nil
-		}
-		return fmt.Errorf("join cluster %s: %w: %s holds data of cluster %s: start with an empty data directory", id, ErrForeign, d.path, d.rec.Cluster)
+		return true, nil
+	}
+	if d.said != said {
+		return false, nil
 	}
 	rec := d.rec
-	rec.Cluster, rec.Founders = id, slices.Clone(founders)
-	return d.write(rec)
+	rec.Cluster, rec.Founders, rec.Lays = to.Cluster, slices.Clone(to.Founders), to.Verb == Found
+	if err := d.write(rec); err != nil {
+		return false, err
+	}
+	return true, nil
 }
 
 // mark notes what the directory holds; it never takes a mark back.
@@ -279,6 +302,13 @@ func (d *Directory) marked() storeMark {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.rec.Store
+}
+
+// lays reports whether this node lays the cluster's first configuration.
+func (d *Directory) lays() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.rec.Lays
 }
 
 // Close gives the directory free.

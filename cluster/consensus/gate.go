@@ -29,6 +29,8 @@ type gate struct {
 	wait sync.WaitGroup
 
 	raft atomic.Pointer[raft.Raft] // set once it runs
+	// silent shuts the gate for sending, so that raft steps down.
+	silent atomic.Bool
 	// installing is the snapshot of the leader's that raft is at, if any.
 	installing atomic.Pointer[raft.InstallSnapshotRequest]
 }
@@ -47,6 +49,9 @@ func (g *gate) begin(r *raft.Raft) { g.raft.Store(r) }
 func (g *gate) shut() error {
 	if err := g.verdict.reached(); err != nil {
 		return fmt.Errorf("%w: %w", errShut, err)
+	}
+	if g.silent.Load() {
+		return fmt.Errorf("%w: this node gives its leadership up", errShut)
 	}
 	if since, stalled := g.watch.stalled(); stalled {
 		return fmt.Errorf("%w: a write to the disk has been stuck for %v", errShut, since)
@@ -128,7 +133,7 @@ func (g *gate) Close() error {
 	var err error
 	g.once.Do(func() {
 		close(g.stop)
-		err = errors.Join(g.inner.Close())
+		err = g.inner.Close()
 		g.inner.CloseStreams()
 		g.wait.Wait()
 	})

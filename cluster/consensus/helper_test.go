@@ -16,24 +16,16 @@ import (
 	"github.com/failoverd/failoverd/cluster/state"
 )
 
-// entry is what a fake machine remembers of an applied command.
-type entry struct {
-	Index, Term uint64
-	Kind        string
-	Why         string
-}
-
-// machine is a Machine that records what was applied. Its state keeps the
-// commands' reasons in the history, so that snapshots carry them.
+// machine is the real state behind a lock, as the lease's voter is.
 type machine struct {
-	mu      sync.Mutex
-	state   *state.State
-	entries []entry
-	refuse  func(state.Command) *state.Refusal
-	before  func(index uint64) // called before each Apply, without the lock
+	before func(index uint64) // called before each Apply, without the lock
+
+	mu    sync.Mutex
+	state *state.State
+	terms []uint64 // of the entries applied here
 }
 
-func newMachine() *machine { return &machine{state: &state.State{}} }
+func newMachine() *machine { return &machine{state: state.New()} }
 
 func (m *machine) Apply(index, term uint64, cmd state.Command) state.Result {
 	if m.before != nil {
@@ -41,27 +33,14 @@ func (m *machine) Apply(index, term uint64, cmd state.Command) state.Result {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	why := ""
-	switch c := cmd.(type) {
-	case state.SetNode:
-		why = c.Why
-	case state.LeaderStart:
-		m.state.Leader, m.state.LeaderTerm = c.Node, term
-	}
-	m.entries = append(m.entries, entry{index, term, cmd.Kind(), why})
-	m.state.Index, m.state.Term = index, term
-	m.state.History = append(slices.Clone(m.state.History), state.Event{Index: index, Kind: cmd.Kind(), Why: why})
-	if m.refuse != nil {
-		return state.Result{Index: index, Refused: m.refuse(cmd)}
-	}
-	return state.Result{Index: index}
+	m.terms = append(m.terms, term)
+	return m.state.Apply(index, term, cmd)
 }
 
 func (m *machine) Snapshot() *state.State {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := *m.state
-	return &s
+	return m.state.Clone()
 }
 
 func (m *machine) Restore(s *state.State) error {
@@ -74,14 +53,14 @@ func (m *machine) Restore(s *state.State) error {
 	return nil
 }
 
-// whys are the reasons of the SetNode commands applied, in order.
-func (m *machine) whys() []string {
+// names are the nodes that were set, in the order of the log.
+func (m *machine) names() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var out []string
 	for _, e := range m.state.History {
-		if e.Kind == "node" {
-			out = append(out, e.Why)
+		if e.Kind == (state.SetNode{}).Kind() {
+			out = append(out, e.Node)
 		}
 	}
 	return out
@@ -128,8 +107,13 @@ func newCluster(t *testing.T, n int) *testCluster {
 		id := m.dir.Identity()
 		c.founders = append(c.founders, cluster.Founder{Node: id.Node, Role: state.RoleVoter, Address: id.Address, Birth: id.Birth})
 	}
-	for _, m := range c.members {
-		if err := m.dir.Join("test", c.founders); err != nil {
+	for i, m := range c.members {
+		d := Decision{Verb: Join, Cluster: ClusterID(c.founders), Founders: c.founders}
+		if i == 0 {
+			d.Verb = Found
+		}
+		_, said := m.dir.look()
+		if _, err := m.dir.settle(said, d); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -278,8 +262,8 @@ func (c *testCluster) propose(why string, among ...*member) state.Result {
 	return result
 }
 
-func setNode(why string) state.SetNode {
-	return state.SetNode{Node: "x", Role: state.RoleMember, Address: "127.0.0.1:1", Stamp: state.Stamp{Why: why}}
+func setNode(name string) state.SetNode {
+	return state.SetNode{Node: name, Role: state.RoleMember, Address: "192.0.2.1:7946", Birth: "b-" + name}
 }
 
 // level waits until the members' machines have applied the same.
@@ -289,7 +273,7 @@ func (c *testCluster) level(want []string, among ...*member) {
 		among = c.members
 	}
 	for _, m := range among {
-		eventually(c.t, m.name+" to be level", func() bool { return slices.Equal(m.machine.whys(), want) })
+		eventually(c.t, m.name+" to be level", func() bool { return slices.Equal(m.machine.names(), want) })
 	}
 }
 

@@ -88,9 +88,9 @@ func (f *fsm) restore(from io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("read snapshot: %w", err)
 	}
-	s, err := decodeState(data)
+	s, err := state.Decode(data)
 	if err != nil {
-		return fmt.Errorf("read snapshot: %w: if the other nodes run a later version, upgrade this one; else its data is damaged: move its data directory away and let it be admitted anew", err)
+		return fmt.Errorf("read snapshot: %w", err)
 	}
 	if err := f.machine.Restore(s); err != nil {
 		return fmt.Errorf("restore snapshot of index %d: %w: %w", s.Index, ErrBackwards, err)
@@ -104,7 +104,7 @@ type snapshot struct{ state *state.State }
 
 // Persist writes the state.
 func (s snapshot) Persist(sink raft.SnapshotSink) error {
-	data, err := encodeState(s.state)
+	data, err := s.state.Encode()
 	if err == nil {
 		_, err = sink.Write(data)
 	}

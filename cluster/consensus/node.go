@@ -51,7 +51,7 @@ func Open(o Options) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open consensus: %w", err)
 	}
-	self := o.Directory.Identity()
+	self, _ := o.Directory.look()
 	if self.Cluster == "" {
 		return nil, fmt.Errorf("open consensus: %w: %s belongs to no cluster yet", cluster.ErrInvalid, o.Directory.Path())
 	}
@@ -105,8 +105,9 @@ func (n *Node) start(self cluster.Identity) (err error) {
 		return err
 	}
 	n.gate.begin(n.raft)
-	n.wait.Add(1)
+	n.wait.Add(2)
 	go n.leader.watch()
+	go n.probe()
 	return nil
 }
 
@@ -118,8 +119,10 @@ func (n *Node) run(config *raft.Config, st *store, files raft.SnapshotStore, sel
 	done := make(chan error, 1)
 	go func() {
 		done <- caught(func() (err error) {
-			if err := lay(st, self); err != nil {
-				return err
+			if n.options.Directory.lays() {
+				if err := lay(st, self.Founders); err != nil {
+					return err
+				}
 			}
 			r, err = raft.NewRaft(config, n.fsm, st.log, st.stable, files, n.gate)
 			return err

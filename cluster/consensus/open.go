@@ -62,6 +62,9 @@ func assemble(o Options, bolt *raftboltdb.BoltStore, w *watch, v *verdict) (*sto
 		return nil, err
 	}
 	g := &guarded{inner: bolt, watch: w, verdict: v}
+	if o.wrap != nil {
+		g.inner = o.wrap(bolt)
+	}
 	st := &store{log: logStore{g}, stable: &stableStore{guarded: g}, snapshots: snapshots, bolt: bolt}
 	if st.stable.now, err = loadBallot(bolt); err != nil {
 		return nil, fmt.Errorf("%w: %w: %s", ErrDamaged, err, adviceDamaged)
@@ -164,14 +167,11 @@ func openSnapshots(o Options) (*raft.FileSnapshotStore, error) {
 	return s, nil
 }
 
-// lay writes the first configuration, on the one founder that does so and only
-// into a store that holds nothing; the other founders get it from this one. It
+// lay writes the first configuration into a store that holds nothing. It is
+// called on the one founder that does so; the others get it from that one. It
 // is raft's BootstrapCluster but for a crash between its two writes, which
 // leaves a term and no log, and which that takes for a store in use.
-func lay(st *store, self cluster.Identity) error {
-	if Layer(self.Founders) != self.Node {
-		return nil
-	}
+func lay(st *store, founders []cluster.Founder) error {
 	last, err := st.log.LastIndex()
 	if err != nil {
 		return fmt.Errorf("look into store: %w", err)
@@ -184,7 +184,7 @@ func lay(st *store, self cluster.Identity) error {
 		return nil
 	}
 	var c raft.Configuration
-	for _, f := range self.Founders {
+	for _, f := range founders {
 		s := raft.Server{ID: raft.ServerID(f.Node), Address: raft.ServerAddress(f.Address), Suffrage: raft.Nonvoter}
 		if f.Role.Votes() {
 			s.Suffrage = raft.Voter

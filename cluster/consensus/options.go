@@ -53,6 +53,8 @@ type Options struct {
 	TrailingLogs      uint64        // entries kept after a snapshot; default 4096
 
 	Log *slog.Logger // default: slog.Default()
+
+	wrap func(backing) backing // for tests that break the disk
 }
 
 // withDefaults fills in what is zero and refuses what makes no sense.

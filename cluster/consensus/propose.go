@@ -31,7 +31,7 @@ const enqueueSlice = 20 * time.Millisecond
 func (n *Node) Propose(ctx context.Context, cmd state.Command) (state.Result, error) {
 	a, err := n.apply(ctx, cmd)
 	if err != nil {
-		return state.Result{}, fmt.Errorf("propose %s: %w", cmd.Kind(), err)
+		return state.Result{}, fmt.Errorf("propose %T: %w", cmd, err)
 	}
 	return a.result, nil
 }
