@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"math"
 	"sync"
 	"time"
 
@@ -13,9 +14,12 @@ import (
 // evidence is all that a leader remembers between two looks. It is made with
 // a leadership and thrown away with it: a new leader asks again.
 type evidence struct {
-	term uint64
+	term  uint64
+	first uint64 // index of the state when the leadership began
 
 	mu       sync.Mutex
+	opened   map[uint64]clock.Reading // sessions of this leadership: when first seen
+	asked    map[uint64]clock.Reading // sessions: when the voters were last asked
 	ages     map[uint64]map[string]heard
 	closings map[uint64]*lease.Closing
 	goodbyes map[uint64]bool
@@ -38,9 +42,11 @@ type move struct {
 	failed string
 }
 
-func newEvidence(term uint64) *evidence {
+func newEvidence(term, first uint64) *evidence {
 	return &evidence{
-		term:     term,
+		term: term, first: first,
+		opened:   map[uint64]clock.Reading{},
+		asked:    map[uint64]clock.Reading{},
 		ages:     map[uint64]map[string]heard{},
 		closings: map[uint64]*lease.Closing{},
 		goodbyes: map[uint64]bool{},
@@ -81,13 +87,44 @@ func (e *evidence) sessionView(s *state.Session, c lease.Configuration, now cloc
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	v := decide.SessionView{Ages: map[string]time.Duration{}, Goodbye: e.goodbyes[s.ID]}
+	young := e.young(s.ID, now)
 	for voter, h := range e.ages[s.ID] {
-		v.Ages[voter] = h.age + clock.Shorter(h.at, now)
+		v.Ages[voter] = min(h.age+clock.Shorter(h.at, now), young)
 	}
 	if closing := e.closings[s.ID]; closing != nil {
 		v.Due, v.DueKnown = closing.Due(c, now)
 	}
 	return v
+}
+
+// young bounds the silence of a session that was opened under this
+// leadership: a voter without a note of it counts from its own start, and a
+// node that has just opened it had no time yet to renew. The bounds of a
+// closing session are not touched by this.
+func (e *evidence) young(session uint64, now clock.Reading) time.Duration {
+	if session <= e.first {
+		return math.MaxInt64
+	}
+	since, ok := e.opened[session]
+	if !ok {
+		since = now
+		e.opened[session] = now
+	}
+	return clock.Shorter(since, now)
+}
+
+// askAgain is the least time between two rounds of the same question.
+const askAgain = 15 * time.Millisecond
+
+// mayAsk reports whether the voters should be asked about a session now.
+func (e *evidence) mayAsk(session uint64, now clock.Reading) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if last, ok := e.asked[session]; ok && clock.Shorter(last, now) < askAgain {
+		return false
+	}
+	e.asked[session] = now
+	return true
 }
 
 // movesView is how far each preparation is.
@@ -127,6 +164,16 @@ func (e *evidence) endMove(service, to, failed string) {
 func (e *evidence) prune(st *state.State, keep map[string]bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	for id := range e.opened {
+		if s := st.Sessions[id]; s == nil || s.Status == state.SessionEnded {
+			delete(e.opened, id)
+		}
+	}
+	for id := range e.asked {
+		if s := st.Sessions[id]; s == nil || s.Status == state.SessionEnded {
+			delete(e.asked, id)
+		}
+	}
 	for id := range e.ages {
 		if s := st.Sessions[id]; s == nil || s.Status == state.SessionEnded {
 			delete(e.ages, id)

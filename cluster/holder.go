@@ -125,7 +125,7 @@ func (n *Node) drop(why string) {
 // voterAddresses is where each voter hears renewals, for a restart before Raft is loaded.
 func (n *Node) voterAddresses() []journal.VoterAddr {
 	var out []journal.VoterAddr
-	for _, s := range n.consensus.Servers() {
+	for _, s := range n.consensus().Servers() {
 		if s.Votes {
 			out = append(out, journal.VoterAddr{ID: s.Name, Addr: n.VoterAddr(s.Address)})
 		}

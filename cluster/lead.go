@@ -31,14 +31,14 @@ func (n *Node) leaderLoop(ctx context.Context, leaderships <-chan Leadership) {
 
 // leadOnce leads until the leadership's context ends; all memory goes with it.
 func (n *Node) leadOnce(ctx context.Context, l Leadership) {
-	led := &leadership{Leadership: l, ev: newEvidence(l.Term), since: n.Clock.Now()}
+	led := &leadership{Leadership: l, ev: newEvidence(l.Term, n.Voter.View().Index), since: n.Clock.Now()}
 	n.lead.Store(led)
 	defer n.lead.Store(nil)
 	n.Log.Info("leading", "term", l.Term)
 	defer n.Log.Info("no longer leading", "term", l.Term)
 	for l.Ctx.Err() == nil && ctx.Err() == nil {
 		st := n.Voter.View()
-		if st.Cluster.ID == "" || !n.foundersKnown(st) {
+		if st.Cluster.ID == "" {
 			n.found(l.Ctx, st)
 			st = n.Voter.View()
 		}
@@ -70,50 +70,44 @@ func (n *Node) rest(ctx, led context.Context, p decide.Plan) bool {
 	return true
 }
 
-func (n *Node) foundersKnown(st *state.State) bool {
-	for _, f := range n.Founders {
-		if st.Nodes[f.Node] == nil && st.Index < founding {
-			return false
-		}
+// found gives a new cluster its first nodes and then, when all are known, its
+// identity and its key: a cluster with an identity has its founders.
+func (n *Node) found(ctx context.Context, st *state.State) {
+	limited, cancel := context.WithTimeout(ctx, proposeLimit)
+	defer cancel()
+	err := n.foundSteps(limited, st)
+	if err == nil {
+		n.notice("found", "")
+		return
 	}
-	return true
+	if ctx.Err() == nil {
+		n.notice("found", "cannot found the cluster yet: "+err.Error())
+		n.pauseAfterFailure(ctx)
+	}
 }
 
-// founding bounds how far into the log founders may still be missing from the
-// state: later a missing one was removed by an operator.
-const founding = 64
-
-// found gives a new cluster its identity, its key and its first nodes.
-func (n *Node) found(ctx context.Context, st *state.State) {
-	ctx, cancel := context.WithTimeout(ctx, proposeLimit)
-	defer cancel()
-	if st.Cluster.ID == "" {
-		key := make([]byte, 32)
-		if _, err := rand.Read(key); err != nil {
-			n.notice("found", "cannot draw a key: "+err.Error())
-			return
-		}
-		if _, err := n.commit(ctx, state.Found{ID: n.ClusterID, Key: key, Stamp: n.stamp("", "first start of the cluster")}); err != nil {
-			n.Log.Warn("cannot found the cluster yet", "err", err)
-			return
-		}
-	}
+func (n *Node) foundSteps(ctx context.Context, st *state.State) error {
 	for _, f := range n.Founders {
 		if st.Nodes[f.Node] != nil {
 			continue
 		}
 		cmd := state.SetNode{Node: f.Node, Role: f.Role, Address: f.Address, Birth: f.Birth, Stamp: n.stamp("", "founded with the cluster")}
 		if _, err := n.commit(ctx, cmd); err != nil {
-			n.Log.Warn("cannot record a founder yet", "node", f.Node, "err", err)
-			return
+			return fmt.Errorf("record founder %s: %w", f.Node, err)
 		}
 	}
+	key := make([]byte, 32)
+	if _, err := rand.Read(key); err != nil {
+		return fmt.Errorf("draw a key: %w", err)
+	}
+	_, err := n.commit(ctx, state.Found{ID: n.ClusterID, Key: key, Stamp: n.stamp("", "first start of the cluster")})
+	return err
 }
 
 // configuration is the voters of the latest Raft configuration.
 func (n *Node) configuration() lease.Configuration {
 	var voters []string
-	for _, s := range n.consensus.Servers() {
+	for _, s := range n.consensus().Servers() {
 		if s.Votes {
 			voters = append(voters, s.Name)
 		}
@@ -167,9 +161,13 @@ func (n *Node) doSteps(led *leadership, st *state.State, p decide.Plan) {
 	for _, s := range p.Steps {
 		switch s.Kind {
 		case decide.StepAskAges:
-			n.Renewals.AskAges(s.Session)
+			if led.ev.mayAsk(s.Session, n.Clock.Now()) {
+				n.Renewals.AskAges(s.Session)
+			}
 		case decide.StepConfirmClosed:
-			n.Renewals.ConfirmClosed(s.Session)
+			if led.ev.mayAsk(s.Session, n.Clock.Now()) {
+				n.Renewals.ConfirmClosed(s.Session)
+			}
 		case decide.StepPrepare:
 			keep[s.Service] = true
 			n.prepareMove(led, st, s)
@@ -187,7 +185,7 @@ func (n *Node) commitStep(led *leadership, s decide.Step) {
 	defer cancel()
 	cmd := n.stamped(s.Command)
 	started := n.Clock.Now()
-	res, err := n.consensus.Propose(ctx, cmd)
+	res, err := n.consensus().Propose(ctx, cmd)
 	took := clock.Longer(started, n.Clock.Now())
 	switch {
 	case err != nil:

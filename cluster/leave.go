@@ -116,12 +116,12 @@ func (n *Node) sayGoodbye(ctx context.Context) {
 	n.mu.Lock()
 	session := n.session
 	n.mu.Unlock()
-	if session == 0 || n.consensus == nil {
+	if session == 0 || n.consensus() == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, proposeLimit)
 	defer cancel()
-	name, address := n.consensus.Leader()
+	name, address := n.consensus().Leader()
 	var err error
 	switch {
 	case name == n.Self:

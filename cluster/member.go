@@ -96,6 +96,10 @@ func (u *unit) sameResources(spec state.Spec) bool {
 // act does one thing that decide named. Everything slow goes on in the
 // background, once at a time.
 func (n *Node) act(st *state.State, a decide.Act) {
+	if a.Kind == decide.ActOpen {
+		n.open(a)
+		return
+	}
 	u := n.unit(a.Service)
 	switch a.Kind {
 	case decide.ActActivate:
@@ -115,8 +119,6 @@ func (n *Node) act(st *state.State, a decide.Act) {
 		n.forgetTold(a.Service, a.Epoch)
 	case decide.ActReport:
 		n.report(u, a)
-	case decide.ActOpen:
-		n.open(a)
 	}
 }
 

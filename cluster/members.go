@@ -17,13 +17,13 @@ func (n *Node) Members(ctx context.Context) ([]Member, error) {
 	st := n.Voter.View()
 	votes := map[string]string{}
 	addresses := map[string]string{}
-	for _, s := range n.consensus.Servers() {
+	for _, s := range n.consensus().Servers() {
 		votes[s.Name], addresses[s.Name] = "nonvoter", s.Address
 		if s.Votes {
 			votes[s.Name] = "voter"
 		}
 	}
-	leader, _ := n.consensus.Leader()
+	leader, _ := n.consensus().Leader()
 	view := n.anyView(n.lead.Load(), st)
 	var out []Member
 	for _, name := range sortedNames(st.Nodes) {
@@ -91,7 +91,7 @@ func (n *Node) addMember(ctx context.Context, led *leadership, r MemberRequest) 
 	if _, err := n.commit(ctx, state.SetNode{Node: r.Node, Role: role, Address: r.Address, Birth: id.Birth, Stamp: n.stamp(r.By, r.Why)}); err != nil {
 		return err
 	}
-	if err := n.consensus.AddNonvoter(ctx, r.Node, r.Address); err != nil {
+	if err := n.consensus().AddNonvoter(ctx, r.Node, r.Address); err != nil {
 		return fmt.Errorf("add %s: %w", r.Node, err)
 	}
 	if !role.Votes() {
@@ -133,13 +133,13 @@ func (n *Node) giveVote(ctx context.Context, led *leadership, name, address stri
 			return voters
 		}
 		return append(slices.Clone(voters), name)
-	}, func(ctx context.Context) error { return n.consensus.Promote(ctx, name, address) })
+	}, func(ctx context.Context) error { return n.consensus().Promote(ctx, name, address) })
 }
 
 func (n *Node) takeVote(ctx context.Context, led *leadership, name string) error {
 	return n.changeVoters(ctx, led, func(voters []string) []string {
 		return slices.DeleteFunc(slices.Clone(voters), func(v string) bool { return v == name })
-	}, func(ctx context.Context) error { return n.consensus.Demote(ctx, name) })
+	}, func(ctx context.Context) error { return n.consensus().Demote(ctx, name) })
 }
 
 func (n *Node) demoteMember(ctx context.Context, led *leadership, r MemberRequest) error {
@@ -162,7 +162,7 @@ func (n *Node) demoteMember(ctx context.Context, led *leadership, r MemberReques
 
 // stepAside gives the leadership away: a leader does not change its own vote.
 func (n *Node) stepAside(ctx context.Context, node string) error {
-	if err := n.consensus.Transfer(ctx); err != nil {
+	if err := n.consensus().Transfer(ctx); err != nil {
 		return fmt.Errorf("%w: %s leads, and could not give the leadership away: %w", ErrRefused, node, err)
 	}
 	return fmt.Errorf("%w: %s was leading and has given that away; the new leader is asked next", ErrNotLeader, node)
@@ -191,7 +191,7 @@ func (n *Node) removeMember(ctx context.Context, led *leadership, name string, r
 			return err
 		}
 	}
-	if err := n.consensus.Remove(ctx, name); err != nil {
+	if err := n.consensus().Remove(ctx, name); err != nil {
 		return fmt.Errorf("remove %s: %w", name, err)
 	}
 	_, err := n.commit(ctx, state.RemoveNode{Node: name, Stamp: n.stamp(r.By, r.Why)})
@@ -288,7 +288,7 @@ func (n *Node) mayChangeVoters(ctx context.Context, led *leadership, current, wa
 	if led.Ctx.Err() != nil {
 		return false, 0, "", fmt.Errorf("%w: the leadership has changed meanwhile", ErrNotLeader)
 	}
-	if err := n.consensus.Barrier(ctx); err != nil {
+	if err := n.consensus().Barrier(ctx); err != nil {
 		return false, 0, "", fmt.Errorf("change voters: %w", err)
 	}
 	st := n.Voter.View()

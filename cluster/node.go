@@ -54,12 +54,12 @@ type Node struct {
 	Options
 	ctx    context.Context // ends when the node stops for good
 	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	wg     tasks
 
-	consensus Consensus
-	poke      chan struct{} // the member's loop looks again
-	stir      chan struct{} // the leader's loop looks again
-	events    *fanout
+	raft   atomic.Pointer[Consensus] // set by Run
+	poke   chan struct{}             // the member's loop looks again
+	stir   chan struct{}             // the leader's loop looks again
+	events *fanout
 
 	mu      sync.Mutex
 	units   map[string]*unit
@@ -156,7 +156,7 @@ func (n *Node) awaitLease(ctx context.Context, ttl time.Duration) {
 
 // Run lives until ctx ends. Leaderships arrive on the channel.
 func (n *Node) Run(ctx context.Context, c Consensus, leaderships <-chan Leadership) {
-	n.consensus = c
+	n.raft.Store(&c)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	run := func(fn func(context.Context)) { n.wg.Go(func() { fn(ctx) }) }
@@ -209,15 +209,23 @@ func signal(c chan struct{}) {
 	}
 }
 
+// consensus is the log, or nil before Run.
+func (n *Node) consensus() Consensus {
+	if c := n.raft.Load(); c != nil {
+		return *c
+	}
+	return nil
+}
+
 // propose commits a command, here when this node leads, else through the leader.
 func (n *Node) propose(ctx context.Context, cmd state.Command) (state.Result, error) {
-	if n.consensus == nil {
+	if n.consensus() == nil {
 		return state.Result{}, fmt.Errorf("%s: %w: this node's log is not loaded yet", cmd.Kind(), ErrNoQuorum)
 	}
-	name, address := n.consensus.Leader()
+	name, address := n.consensus().Leader()
 	switch {
 	case name == n.Self:
-		return n.consensus.Propose(ctx, cmd)
+		return n.consensus().Propose(ctx, cmd)
 	case address == "":
 		return state.Result{}, fmt.Errorf("%s: %w: no leader is known here", cmd.Kind(), ErrNoQuorum)
 	}
@@ -261,7 +269,7 @@ func (n *Node) background(key string, cmd state.Command, first func() error, don
 	}
 	n.flying[key] = true
 	n.mu.Unlock()
-	n.wg.Go(func() {
+	n.wg.Go(func() { // after the node's end nothing is proposed any more
 		var res state.Result
 		var err error
 		if first != nil {
@@ -321,7 +329,7 @@ func (n *Node) enlist(ctx context.Context) {
 		switch {
 		case err == nil && res.Refused != nil:
 			n.notice("start", "this node is not let in: "+res.Refused.Why)
-			wait = time.Second
+			wait = 200 * time.Millisecond
 		case err == nil:
 			n.notice("start", "")
 		case !errors.Is(err, ErrNoQuorum) && !errors.Is(err, ErrNotLeader):

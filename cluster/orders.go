@@ -86,6 +86,9 @@ func (n *Node) planSwitchover(led *leadership, st *state.State, svc *state.Servi
 		if c.Node == res.From || to != "" && c.Node != to {
 			continue
 		}
+		if c.Unknown {
+			return res, fmt.Errorf("%w: this leader is new and knows too little of %s yet; ask again in a moment", ErrNotLeader, c.Node)
+		}
 		if c.Can {
 			res.To = c.Node
 			break
@@ -93,7 +96,7 @@ func (n *Node) planSwitchover(led *leadership, st *state.State, svc *state.Servi
 		reasons = append(reasons, c.Node+" "+c.Why)
 	}
 	if res.To == "" {
-		if len(reasons) == 0 {
+		if len(reasons) == 0 && to != "" {
 			return res, fmt.Errorf("%w: there is no node %q", ErrNotFound, to)
 		}
 		return res, fmt.Errorf("%w: nobody can take %s: %s", ErrRefused, svc.Name, strings.Join(reasons, "; "))

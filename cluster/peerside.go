@@ -34,16 +34,16 @@ func (n *Node) Identity(context.Context) (Identity, error) {
 
 // Propose appends a command for another node; only a leader does.
 func (n *Node) Propose(ctx context.Context, cmd state.Command) (state.Result, error) {
-	if n.consensus == nil {
+	if n.consensus() == nil {
 		return state.Result{}, fmt.Errorf("%w: the log is not loaded yet", ErrNotLeader)
 	}
 	if !peerMay(cmd) {
 		return state.Result{}, fmt.Errorf("%w: a %s is not for a peer to propose", ErrInvalid, cmd.Kind())
 	}
-	if name, _ := n.consensus.Leader(); name != n.Self {
+	if name, _ := n.consensus().Leader(); name != n.Self {
 		return state.Result{}, fmt.Errorf("%w: %s leads", ErrNotLeader, orNobody(name))
 	}
-	return n.consensus.Propose(ctx, cmd)
+	return n.consensus().Propose(ctx, cmd)
 }
 
 // peerMay lists what a node proposes about itself; everything else is decided by the leader.
@@ -78,6 +78,8 @@ func (n *Node) Prepare(ctx context.Context, service string) error {
 	if svc == nil {
 		return fmt.Errorf("%w: service %q is not known on %s", ErrNotFound, service, n.Self)
 	}
+	// A session that was opened just now has its first lease in a moment.
+	n.awaitLease(ctx, n.TTL)
 	if n.Renewals.Left() <= 0 {
 		return fmt.Errorf("%w: %s has no lease now", ErrRefused, n.Self)
 	}
@@ -150,8 +152,8 @@ func (n *Node) alarms() []string {
 	if n.Alarms != nil {
 		out = append(out, n.Alarms()...)
 	}
-	if n.consensus != nil {
-		if since, stuck := n.consensus.Stalled(); stuck {
+	if n.consensus() != nil {
+		if since, stuck := n.consensus().Stalled(); stuck {
 			out = append(out, fmt.Sprintf("a write to this node's disk has been stuck for %s", since.Round(time.Millisecond)))
 		}
 	}

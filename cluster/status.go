@@ -31,13 +31,13 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 	if st.Cluster.ID == "" {
 		s.Cluster = n.ClusterID
 	}
-	if n.consensus != nil {
-		s.Leader, _ = n.consensus.Leader()
+	if n.consensus() != nil {
+		s.Leader, _ = n.consensus().Leader()
 	}
 	led := n.lead.Load()
 	if led != nil {
 		limited, cancel := context.WithTimeout(ctx, time.Second)
-		if n.consensus.Barrier(limited) == nil {
+		if n.consensus().Barrier(limited) == nil {
 			s.Quorum, s.Age = true, 0
 		}
 		cancel()

@@ -47,7 +47,7 @@ type unit struct {
 	watched   chan struct{}      // closed when the watch has ended; nil: none
 	retry     time.Time          // not before this is a stop tried again that could not be proven
 	unproven  int                // stops in a row that could not be proven
-	wg        sync.WaitGroup
+	wg        tasks
 }
 
 // unitHost is what a unit needs of its node.

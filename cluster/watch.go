@@ -24,7 +24,7 @@ func (u *unit) watch(ctx context.Context) {
 	list, epoch := u.resources, u.epoch
 	u.watched = done
 	u.mu.Unlock()
-	u.wg.Go(func() {
+	started := u.wg.Go(func() {
 		var cause error
 		defer func() {
 			close(done)
@@ -48,6 +48,9 @@ func (u *unit) watch(ctx context.Context) {
 			}
 		}
 	})
+	if !started {
+		close(done)
+	}
 }
 
 // check asks one resource; an error says that it is broken beyond a restart here.

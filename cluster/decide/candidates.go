@@ -11,9 +11,12 @@ import (
 
 // Candidate says whether a node could take a service now, and why not.
 type Candidate struct {
-	Node     string
-	Can      bool
-	Why      string // always set: the reason in words
+	Node string
+	Can  bool
+	Why  string // always set: the reason in words
+	// Unknown: whether it could is not known yet. A new leader knows nothing of
+	// anybody until a majority has answered.
+	Unknown  bool
 	Priority int
 	held     int
 	sticky   bool
@@ -95,7 +98,9 @@ func judge(v LeaderView, svc *state.Service, n *state.Node) Candidate {
 	}
 	quiet, known := ev.quiet(v.Voters)
 	if !known {
-		return no("it is not known whether it renews: too few voters have told")
+		c := no("it is not known yet whether it renews: too few voters have told")
+		c.Unknown = true
+		return c
 	}
 	if quiet >= candidateQuiet(s.TTL) {
 		return no("has not renewed for %s", round(quiet))

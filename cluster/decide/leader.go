@@ -82,6 +82,11 @@ func grant(v LeaderView, p *Plan, svc *state.Service, note noteFunc) {
 		return
 	}
 	best, none := choose(v, svc, "")
+	if unknown(v, svc, "") {
+		note("nobody holds it; what the nodes are able to is not known yet")
+		p.wake(retryAsk)
+		return
+	}
 	if none != "" {
 		note("nobody can take it: %s", none)
 		p.wake(time.Second)
@@ -124,6 +129,17 @@ func byWords(m *state.Move) string {
 		words += ": " + m.Why
 	}
 	return words
+}
+
+// unknown reports whether the verdict on any node but except is still open: to
+// choose now could mean to pass the better one over.
+func unknown(v LeaderView, svc *state.Service, except string) bool {
+	for _, c := range Candidates(v, svc) {
+		if c.Unknown && c.Node != except {
+			return true
+		}
+	}
+	return false
 }
 
 // choose picks the candidate for a service, never the node except; an order
@@ -228,7 +244,7 @@ func moveWanted(v LeaderView, svc *state.Service, g state.Grant) (bool, string) 
 	}
 	if svc.Spec.Failback {
 		best, none := choose(v, svc, "")
-		if none == "" && best.Node != g.Node && best.Priority > svc.Spec.Priorities[g.Node] {
+		if none == "" && !unknown(v, svc, "") && best.Node != g.Node && best.Priority > svc.Spec.Priorities[g.Node] {
 			return true, fmt.Sprintf("failback: %s has priority %d, %s has %d", best.Node, best.Priority, g.Node, svc.Spec.Priorities[g.Node])
 		}
 	}
@@ -246,6 +262,11 @@ func contains(list []string, s string) bool {
 
 // handOver prepares the candidate first, and then commits one conditional entry.
 func handOver(v LeaderView, p *Plan, svc *state.Service, g state.Grant, why string, note noteFunc) {
+	if unknown(v, svc, g.Node) {
+		note("%s; what the other nodes are able to is not known yet", why)
+		p.wake(retryAsk)
+		return
+	}
 	best, none := choose(v, svc, g.Node)
 	if m := svc.Move; none == "" && m != nil && m.To != "" && best.Node != m.To {
 		none = fmt.Sprintf("%s cannot take it: %s", m.To, reasonAgainst(v, svc, m.To))

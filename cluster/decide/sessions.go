@@ -13,8 +13,9 @@ import (
 // within its lease, and no takeover time is lost, since D counts from the renewal.
 const CloseAfter = 0.8
 
-// askAfter is the share of the TTL after which the leader asks the other
-// voters what they know. Below it the leader's own note is fresh enough.
+// askAfter is the share of the TTL after which the leader asks the voters what
+// they know. Its own note alone is not enough: a node that reaches the leader
+// but no majority has no lease, and would never be missed.
 const askAfter = 0.4
 
 // retryAsk is how long the leader waits for answers before it asks again.
@@ -50,28 +51,34 @@ func openSession(v LeaderView, p *Plan, s *state.Session) {
 	}
 	quiet, known := ev.quiet(v.Voters)
 	limit := time.Duration(CloseAfter * float64(s.TTL))
-	own, ownKnown := ev.Ages[v.Self]
 	ask := time.Duration(askAfter * float64(s.TTL))
-	if ownKnown && own < ask {
-		p.wake(ask - own)
+	switch {
+	case known && quiet < ask:
+		p.wake(ask - quiet)
+		return
+	case known && quiet >= limit:
+		silent(v, p, s, quiet)
 		return
 	}
-	if known && quiet >= limit {
-		if why := pausedHolding(v.State, s); why != "" {
-			for _, name := range heldUnder(v.State, s) {
-				p.Notes[name] = why
-			}
-			p.wake(time.Second)
-			return
-		}
-		closeSession(p, s, fmt.Sprintf("%s has not renewed at a majority for %s%s", s.Node, round(quiet), sightWords(v.Sights[s.Node])))
-		return
-	}
-	p.add(Step{Kind: StepAskAges, Session: s.ID, Node: s.Node, Why: fmt.Sprintf("no renewal from %s here for %s", s.Node, round(own))})
+	p.add(Step{Kind: StepAskAges, Session: s.ID, Node: s.Node, Why: fmt.Sprintf("what is known of %s's renewals grows old", s.Node)})
 	p.wake(retryAsk)
 	if known {
 		p.wake(limit - quiet)
 	}
+}
+
+// silent closes the session of a node that no majority has heard, unless
+// something that it holds is paused.
+func silent(v LeaderView, p *Plan, s *state.Session, quiet time.Duration) {
+	if why := pausedHolding(v.State, s); why != "" {
+		for _, name := range heldUnder(v.State, s) {
+			p.Notes[name] = why
+		}
+		p.add(Step{Kind: StepAskAges, Session: s.ID, Node: s.Node, Why: why})
+		p.wake(retryAsk)
+		return
+	}
+	closeSession(p, s, fmt.Sprintf("%s has not renewed at a majority for %s%s", s.Node, round(quiet), sightWords(v.Sights[s.Node])))
 }
 
 func closeSession(p *Plan, s *state.Session, why string) {
