@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -311,4 +312,12 @@ func (w testWriter) Write(p []byte) (n int, err error) {
 		w.t.Log(string(p[:max(0, len(p)-1)]))
 	}
 	return len(p), nil
+}
+
+func fileSize(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return -1
+	}
+	return info.Size()
 }
