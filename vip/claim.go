@@ -140,18 +140,9 @@ func (v *VIP) prefix() netip.Prefix {
 // back. nil means proven stopped; ErrStuck and whatever else means unknown.
 // It may be called for what was never started: that proves it too.
 func (v *VIP) Stop(ctx context.Context) error {
-	v.mu.Lock()
-	if v.closed {
-		v.mu.Unlock()
-		return fmt.Errorf("stop %s: %w", v.addr, ErrClosed)
+	if err := v.deactivate(); err != nil {
+		return fmt.Errorf("stop %s: %w", v.addr, err)
 	}
-	v.active = false
-	v.left = 0
-	v.turn++
-	v.mu.Unlock()
-	// An announcement that has begun goes out before the gate is shut; none begins any more.
-	v.sending.Lock()
-	v.sending.Unlock() //nolint:staticcheck // waiting is all there is to do
 	var shut error
 	if v.o.Gate != nil {
 		if shut = v.o.Gate.Shut([]netip.Addr{v.addr}); shut != nil {
@@ -162,6 +153,20 @@ func (v *VIP) Stop(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("stop %s: %w", v.addr, err), shut)
 	}
 	// An address that the host does not have cannot serve, shut gate or not.
+	return nil
+}
+
+// deactivate waits for an announcement that has begun; none begins any more.
+func (v *VIP) deactivate() error {
+	v.sending.Lock()
+	defer v.sending.Unlock()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.closed {
+		return ErrClosed
+	}
+	v.active, v.left = false, 0
+	v.turn++
 	return nil
 }
 

@@ -135,7 +135,7 @@ func TestClaimAndGiveUp(t *testing.T) {
 			t.Error("not running after Start")
 		}
 		c := client.Dial(address, 7)
-		if !c.Ask(time.Second) {
+		if !c.Answers() {
 			t.Error("no answer from the address")
 		}
 		found := false

@@ -21,11 +21,8 @@ type Damage struct {
 }
 
 // Any reports whether there is any damage.
-func (d Damage) Any() bool { return d.broken() || len(d.Shut) > 0 }
-
-// broken reports whether the tables have to be made anew.
-func (d Damage) broken() bool {
-	return len(d.Missing)+len(d.Altered)+len(d.Lost)+len(d.Longer) > 0
+func (d Damage) Any() bool {
+	return len(d.Missing)+len(d.Altered)+len(d.Lost)+len(d.Longer)+len(d.Shut) > 0
 }
 
 // String says it in words, for a log or an event.
@@ -157,15 +154,13 @@ func (g *Gate) catchUp() error {
 		if err != nil {
 			return err
 		}
-		// The kernel is believed: a repair opens nothing that was shut.
-		g.setEntries(d.Shut, entry{})
-		if !d.broken() {
+		if !d.Any() {
 			g.gen = gen
-			if d.Any() {
-				g.report(d)
-			}
 			return nil
 		}
+		// The kernel is believed: a repair opens nothing that was shut in one
+		// of the tables, but shuts it in all.
+		g.setEntries(d.Shut, entry{})
 		covered := g.layout.devices
 		if err := g.rebuild(g.layout); err != nil {
 			return fmt.Errorf("repair gate (%s): %w", d, err)

@@ -12,13 +12,18 @@ import (
 // announcements among it: a process that was frozen on its way to announce an
 // address cannot do so when it wakes up too late. ErrNoEgress says that the
 // kernel cannot; the rest of the gate is not touched by that. When the device
-// goes, so does its hook: cover it again when it comes back.
+// goes, so does its hook: cover it again when it comes back. (Since Linux 6.16 the hook
+// waits for the device, and Cover may even come before it; earlier kernels say
+// ENODEV.)
 func (g *Gate) Cover(device string) error {
 	return g.do("cover "+device, func() error {
 		if len(device) == 0 || len(device) >= unix.IFNAMSIZ {
 			return fmt.Errorf("device name %q: %w", device, unix.EINVAL)
 		}
 		l := g.layout
+		if ok, err := g.covers(device); ok || err != nil {
+			return err
+		}
 		if !slices.Contains(l.devices, device) {
 			l.devices = append(slices.Clone(l.devices), device)
 		}
@@ -35,6 +40,16 @@ func (g *Gate) Cover(device string) error {
 		}
 		return nil
 	})
+}
+
+// covers reports whether the device's hook is there and as we left it.
+func (g *Gate) covers(device string) (bool, error) {
+	if !slices.Contains(g.layout.devices, device) {
+		return false, nil
+	}
+	ch := egress(device)
+	handles, err := g.c.readRules(g.name, ch)
+	return len(handles) > 0 && slices.Equal(handles, g.handles[chainText(g.name, ch)]), err
 }
 
 // Uncover takes the hook off again.

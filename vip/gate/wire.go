@@ -179,12 +179,3 @@ func messages(data []byte, fn func(typ, flags uint16, seq uint32, body []byte)) 
 		data = data[n:]
 	}
 }
-
-func text(v []byte) string {
-	for i, c := range v {
-		if c == 0 {
-			return string(v[:i])
-		}
-	}
-	return string(v)
-}

@@ -98,7 +98,7 @@ func (ns *NS) Start(cmd *exec.Cmd) {
 type Net struct {
 	t      testing.TB
 	bridge *NS
-	hosts  int
+	hosts  []*Host
 }
 
 // Host is a namespace with one cable, "eth0", to the bridge.
@@ -125,13 +125,24 @@ func NewNet(t testing.TB) *Net {
 	return n
 }
 
-// Host adds a host 192.0.2.(1 + number)/24.
+// Host adds a host 192.0.2.1/24 and on.
 func (n *Net) Host() *Host {
 	n.t.Helper()
-	n.hosts++
-	h := &Host{NS: New(n.t), net: n, port: fmt.Sprintf("port%d", n.hosts), IP: net.IPv4(192, 0, 2, byte(n.hosts)).To4()}
+	i := len(n.hosts) + 1
+	h := &Host{NS: New(n.t), net: n, port: fmt.Sprintf("port%d", i), IP: net.IPv4(192, 0, 2, byte(i)).To4()}
+	n.hosts = append(n.hosts, h)
 	h.Plug()
 	return h
+}
+
+// Peer returns another host of the same network.
+func (h *Host) Peer() *Host {
+	for _, p := range h.net.hosts {
+		if p != h {
+			return p
+		}
+	}
+	return h.net.Host()
 }
 
 // Plug makes the host's cable, anew after an Unplug, and brings it up.

@@ -100,15 +100,49 @@ func (c *Client) Ask(timeout time.Duration) bool {
 	}
 }
 
-// Answered asks every millisecond until until, and returns when the last
-// answer came.
-func (c *Client) Answered(until time.Time) (last time.Time) {
-	for time.Now().Before(until) {
-		if c.Ask(time.Millisecond) {
-			last = time.Now()
+// Answers asks until there is an answer, for five seconds: a fresh bridge port
+// or a lost ARP request costs one.
+func (c *Client) Answers() bool {
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+		if c.Ask(50 * time.Millisecond) {
+			return true
 		}
 	}
-	return last
+	return false
+}
+
+// Answered asks every millisecond until until, and returns when the last
+// question that was answered had been sent: at that moment at the earliest the
+// address was still open. However busy the machine, it names no later one.
+func (c *Client) Answered(until time.Time) (last time.Time) {
+	answered := make(chan time.Time, 1)
+	if err := c.pc.SetReadDeadline(until.Add(20 * time.Millisecond)); err != nil {
+		return last
+	}
+	go func() {
+		var newest int64
+		buf := make([]byte, 16)
+		for {
+			n, err := c.pc.Read(buf)
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				break
+			}
+			if err == nil && n == 8 { // else an ICMP error that came meanwhile
+				newest = max(newest, int64(binary.BigEndian.Uint64(buf)))
+			}
+		}
+		if newest == 0 {
+			answered <- time.Time{}
+			return
+		}
+		answered <- time.Unix(0, newest)
+	}()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for now := time.Now(); now.Before(until); now = <-tick.C {
+		_, _ = c.pc.Write(binary.BigEndian.AppendUint64(nil, uint64(time.Now().UnixNano())))
+	}
+	return <-answered
 }
 
 // Ping sends ICMP echo requests and reports whether one was answered in time.
@@ -127,8 +161,8 @@ func (h *Host) Ping(addr string, timeout time.Duration) bool {
 		}
 		dst := netip.MustParseAddr(addr).As4()
 		echo := []byte{8, 0, 0, 0, byte(os.Getpid()), 7, 0, 1}
-		sum := ^(uint32(8)<<8 + uint32(echo[4])<<8 + 7 + 1) // of four 16-bit words, no carry to fold
-		binary.BigEndian.PutUint16(echo[2:], uint16(sum))
+		sum := uint32(8)<<8 + uint32(echo[4])<<8 + 7 + 1 // RFC 1071
+		binary.BigEndian.PutUint16(echo[2:], ^uint16(sum+sum>>16))
 		if err := unix.Sendto(fd, echo, 0, &unix.SockaddrInet4{Addr: dst}); err != nil {
 			return nil // EHOSTUNREACH and the like: no answer
 		}
