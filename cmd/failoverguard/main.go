@@ -13,5 +13,5 @@ import (
 var version = "devel"
 
 func main() {
-	os.Exit(guard.Main(os.Args, guard.MainOptions{Version: version, Delete: deleteAddresses}))
+	os.Exit(guard.Main(os.Args, guard.MainOptions{Version: version, OpenGate: openGate, Delete: deleteAddresses}))
 }

@@ -159,7 +159,7 @@ func (n *nursery) fork(b *birth, o birthOptions) (<-chan news, error) {
 // forkHere runs on the nursery's thread.
 func (n *nursery) forkHere(b *birth, files []*os.File) error {
 	attr := &syscall.SysProcAttr{
-		Setsid:     true,
+		// No session of its own: it is scheduled with the guard's (see hurry).
 		Pdeathsig:  syscall.SIGKILL,
 		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
 	}

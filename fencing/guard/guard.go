@@ -30,8 +30,8 @@ type Options struct {
 	// Init is the command that becomes an init or a hook's runner when "init"
 	// is its last argument; default this program itself, which must call Helper first in main.
 	Init []string
-	// Shut closes all addresses of a gate's table at once; nil: none is shut here.
-	Shut func(table string) error
+	// OpenGate prepares to shut a gate of package vip/gate; nil: none is shut from here.
+	OpenGate func(table string) (Shutter, error)
 	// Delete removes addresses from their interfaces; nil: none is.
 	Delete func([]Address) error
 	// Realtime asks for SCHED_FIFO on the deadline thread and for locked memory.
@@ -52,6 +52,7 @@ type Guard struct {
 	events  *eventLog
 	records *records
 	groups  *cgroup.Group // parent of the units'; nil: none
+	gates   *gates
 	info    Info
 
 	closing chan struct{}
@@ -61,7 +62,6 @@ type Guard struct {
 	mu    sync.Mutex
 	units map[string]*unit
 	outs  map[string]*outputLog
-	gates []Gate
 	srv   *server
 }
 
@@ -86,6 +86,7 @@ func New(o Options) (*Guard, error) {
 		o.Log = func(string) {}
 	}
 	g := &Guard{opts: o, closing: make(chan struct{}), units: map[string]*unit{}, outs: map[string]*outputLog{}, events: newEventLog()}
+	g.gates = &gates{open: o.OpenGate, remove: o.Delete, tell: g.trouble}
 	if err := g.open(); err != nil {
 		if g.lock != nil {
 			g.lock.Close()
@@ -338,12 +339,10 @@ func (g *Guard) Output(name string) ([]byte, error) {
 	return o.bytes(), nil
 }
 
-// SetGates says what is shut and deleted at the deadline, in place of what was said before.
-func (g *Guard) SetGates(gates []Gate) {
-	g.mu.Lock()
-	g.gates = gates
-	g.mu.Unlock()
-}
+// SetGates says what is shut and deleted at the deadline, in place of what was
+// said before. An error says that a gate could not be prepared for; it is kept
+// all the same and tried again at the deadline.
+func (g *Guard) SetGates(want []Gate) error { return g.gates.set(want) }
 
 // Extend moves the session's deadline. It takes no lock that anything slow holds.
 func (g *Guard) Extend(session uint64, d Deadline) error { return g.lease.extend(session, d) }
@@ -358,22 +357,13 @@ func (g *Guard) Release() error {
 	return g.lease.release()
 }
 
-// gateTime is how long the gates may hold up the killing.
-const gateTime = 5 * time.Millisecond
-
 // expired is what happens at the deadline: gates, then processes, then
 // addresses. Nothing in it is waited for beyond gateTime before the kill.
 func (g *Guard) expired(victims []*birth) {
-	g.mu.Lock()
-	gates := g.gates
-	g.mu.Unlock()
-	shut := make(chan struct{})
-	g.wg.Go(func() {
-		g.shut(gates)
-		close(shut)
-		g.deleteAddresses(gates)
-	})
-	if len(gates) > 0 && g.opts.Shut != nil {
+	gated := len(g.gates.list()) > 0
+	if gated {
+		shut := make(chan struct{})
+		g.wg.Go(func() { g.gates.shut(shut) })
 		t := time.NewTimer(gateTime)
 		select {
 		case <-shut:
@@ -388,39 +378,13 @@ func (g *Guard) expired(victims []*birth) {
 		b.sweep()
 	}
 	// SIGKILL is on its way to all: from here on the kernel's timer is not needed.
-	_ = g.lease.doom(victims...)
-	text := fmt.Sprintf("the deadline was reached; killed: %d", len(victims))
-	g.events.add(Event{Kind: EventLapsed, Text: text})
-	if len(victims) > 0 {
+	if err := g.lease.doom(victims...); err != nil {
+		g.trouble(err.Error())
+	}
+	if gated || len(victims) > 0 {
+		text := fmt.Sprintf("the deadline was reached; services killed: %d", len(victims))
+		g.events.add(Event{Kind: EventLapsed, Text: text})
 		g.opts.Log(text)
-	}
-}
-
-func (g *Guard) shut(gates []Gate) {
-	if g.opts.Shut == nil {
-		return
-	}
-	for _, gate := range gates {
-		if gate.Table == "" {
-			continue
-		}
-		if err := g.opts.Shut(gate.Table); err != nil {
-			g.trouble(fmt.Sprintf("shut the gate %s at the deadline: %v", gate.Table, err))
-		}
-	}
-}
-
-func (g *Guard) deleteAddresses(gates []Gate) {
-	if g.opts.Delete == nil {
-		return
-	}
-	for _, gate := range gates {
-		if len(gate.Addresses) == 0 {
-			continue
-		}
-		if err := g.opts.Delete(gate.Addresses); err != nil {
-			g.trouble(fmt.Sprintf("delete addresses at the deadline: %v", err))
-		}
 	}
 }
 
@@ -473,6 +437,7 @@ func (g *Guard) Close() error {
 		g.lease.close() // nothing is left that it could end
 		g.wg.Wait()
 		g.nursery.close()
+		g.gates.close()
 		for _, o := range g.outs {
 			o.close()
 		}

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"os/exec"
@@ -41,11 +42,16 @@ func needCgroup(t *testing.T) *cgroup.Group {
 	return own
 }
 
-// What a guard's process would do to the network, written down instead. The
-// directory is that of the table's or interface's name.
-func shutToFile(table string) error {
-	return appendLine(table, "shut")
+// What a guard's process would do to the network is written into files whose
+// paths are given as the names of table and interface.
+type fileGate string
+
+func gateToFile(table string) (Shutter, error) { return fileGate(table), nil }
+
+func (f fileGate) Shut(as []Address) error {
+	return appendLine(string(f), fmt.Sprint("shut ", len(as)))
 }
+func (f fileGate) Close() error { return nil }
 
 func deleteToFile(as []Address) error {
 	for _, a := range as {
@@ -100,4 +106,39 @@ func fakeDaemon(args []string) int {
 		}
 		time.Sleep(left / 3)
 	}
+}
+
+// beat serves: it writes both clocks into a file, again and again, for as long
+// as it gets to run. What stands there at last is when it served last.
+func beat(path string) int {
+	f, err := os.Create(path)
+	if err != nil {
+		return 1
+	}
+	buf := make([]byte, 16)
+	for {
+		d, err := Now()
+		if err != nil {
+			return 1
+		}
+		binary.BigEndian.PutUint64(buf, uint64(d.Boot))
+		binary.BigEndian.PutUint64(buf[8:], uint64(d.Raw))
+		if _, err := f.WriteAt(buf, 0); err != nil {
+			return 1
+		}
+		time.Sleep(300 * time.Microsecond)
+	}
+}
+
+// lastBeat reads it.
+func lastBeat(t *testing.T, path string) (Deadline, bool) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil || len(b) != 16 {
+		return Deadline{}, false
+	}
+	return Deadline{
+		Boot: time.Duration(binary.BigEndian.Uint64(b)),
+		Raw:  time.Duration(binary.BigEndian.Uint64(b[8:])),
+	}, true
 }

@@ -30,9 +30,9 @@ const (
 
 // MainOptions are what the program brings along.
 type MainOptions struct {
-	Version string
-	Shut    func(table string) error
-	Delete  func([]Address) error
+	Version  string
+	OpenGate func(table string) (Shutter, error)
+	Delete   func([]Address) error
 }
 
 const usage = `failoverguard keeps services alive while their daemon restarts, and ends them with their lease.
@@ -131,6 +131,7 @@ func run(args []string, o MainOptions) int {
 func serve(f runFlags, o MainOptions, ready *os.File) (int, error) {
 	closeInherited(ready)
 	keepLittle()
+	hurry()
 	// Threads that wait in system calls must not keep the deadline's from running.
 	runtime.GOMAXPROCS(max(4, runtime.NumCPU()))
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
@@ -143,7 +144,7 @@ func serve(f runFlags, o MainOptions, ready *os.File) (int, error) {
 	signal.Notify(term, unix.SIGTERM)
 
 	g, err := New(Options{
-		Dir: f.dir, Socket: f.socket, Version: o.Version, Shut: o.Shut, Delete: o.Delete,
+		Dir: f.dir, Socket: f.socket, Version: o.Version, OpenGate: o.OpenGate, Delete: o.Delete,
 		Realtime: f.realtime, NoCgroup: f.noCgroup, Log: func(text string) { log.Warn(text) },
 	})
 	if errors.Is(err, ErrTaken) {

@@ -20,9 +20,11 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "run", "status", "version", initArg, hookArg:
-			os.Exit(Main(os.Args, MainOptions{Version: "test", Shut: shutToFile, Delete: deleteToFile}))
+			os.Exit(Main(os.Args, MainOptions{Version: "test", OpenGate: gateToFile, Delete: deleteToFile}))
 		case "fake-daemon":
 			os.Exit(fakeDaemon(os.Args[2:]))
+		case "beat":
+			os.Exit(beat(os.Args[2]))
 		}
 	}
 	os.Exit(m.Run())

@@ -257,7 +257,7 @@ func (sc *serverConn) handle(ctx context.Context, r request) {
 		var b gatesBody
 		err := decode(r.Body, &b)
 		if err == nil {
-			g.SetGates(b.Gates)
+			err = g.SetGates(b.Gates)
 		}
 		sc.answer(r.ID, nil, err)
 	case opRelease:

@@ -1,0 +1,306 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/failoverd/failoverd/service/cgroup"
+)
+
+// serving is a service whose processes have left their parents and sessions,
+// and each write down when they ran last.
+type serving struct {
+	t      *testing.T
+	beats  []string
+	deaths *obituary
+}
+
+// serve starts services and returns them when all of their processes serve.
+func (r *rig) serve(names ...string) *serving {
+	r.t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	s := &serving{t: r.t}
+	var pids []int
+	for _, name := range names {
+		var b []string
+		for i := range 3 {
+			b = append(b, filepath.Join(r.dir, fmt.Sprintf("beat-%s-%d", name, i)))
+			_ = os.Remove(b[i])
+		}
+		r.start(Spec{Name: name, Command: append(sh(`trap '' TERM HUP INT
+setsid "$1" beat "$2" &
+setsid sh -c 'setsid "$1" beat "$2" & exit' sh "$1" "$3" &
+exec "$1" beat "$4"`), "sh", exe, b[0], b[1], b[2])})
+		s.beats = append(s.beats, b...)
+		u := r.await(name, UnitRunning)
+		for _, path := range b {
+			eventually(r.t, "beats of "+path, func() bool { _, ok := lastBeat(r.t, path); return ok })
+		}
+		pids = append(pids, tree(u.Pid)...)
+	}
+	s.deaths = watchDeaths(r.t, pids)
+	return s
+}
+
+// check asserts that all served until early before the deadline at the least,
+// and none later than Kappa after it, and waits for their end.
+func (s *serving) check(what string, d Deadline, early time.Duration) {
+	s.t.Helper()
+	gone := s.deaths.last(s.t)
+	first, last := time.Hour, -time.Hour
+	for _, path := range s.beats {
+		b, ok := lastBeat(s.t, path)
+		if !ok {
+			s.t.Fatalf("no beat in %s", path)
+		}
+		first, last = min(first, -d.Left(b)), max(last, -d.Left(b))
+	}
+	s.t.Logf("%s: last served %.1f to %.1f ms, all %d processes reaped %.1f ms after the deadline",
+		what, ms(first), ms(last), len(s.deaths.fds), ms(-d.Left(gone)))
+	if last > Kappa {
+		s.t.Errorf("served %v after the deadline, bound %v", last, Kappa)
+	}
+	if first < -early {
+		s.t.Errorf("ended %v before the deadline", -first)
+	}
+}
+
+func ms(d time.Duration) float64 { return d.Seconds() * 1000 }
+
+func TestDeadlineOfAGuardThatRuns(t *testing.T) {
+	for name, opts := range map[string][]rigOption{"cgroup": nil, "namespace alone": {withoutCgroup}} {
+		t.Run(name, func(t *testing.T) {
+			r := startRig(t, opts...)
+			gate, iface := filepath.Join(r.dir, "gate"), filepath.Join(r.dir, "iface")
+			if err := r.SetGates(ctx(t), []Gate{{Table: gate, Addresses: []Address{{CIDR: "192.0.2.1/32", Interface: iface}}}}); err != nil {
+				t.Fatal(err)
+			}
+			r.lease(long)
+			r.serve("a", "b")
+			// A new session only when nothing runs; the same one moves forwards only.
+			if err := r.lease1(8, time.Second); !errors.Is(err, ErrSession) {
+				t.Fatalf("another session beside running services: %v", err)
+			}
+			r.clean2(t, "a", "b")
+			r.Use(8)
+			d := r.lease(700 * time.Millisecond)
+			served := r.serve("a", "b")
+			r.lease(5 * time.Millisecond) // never backwards
+			served.check("a guard that runs", d, 50*time.Millisecond)
+
+			for _, name := range []string{"a", "b"} {
+				if u := r.await(name, UnitKilled); u.Pid != 0 {
+					t.Errorf("killed, but shown with %+v", u)
+				}
+			}
+			if r.Err() != nil {
+				t.Errorf("the guard did not survive: %v", r.Err())
+			}
+			shut, deleted := lines(t, gate), lines(t, iface)
+			if len(shut) != 1 || len(deleted) != 1 || !strings.HasPrefix(shut[0], "shut 1 ") || !strings.HasPrefix(deleted[0], "delete 192.0.2.1/32 ") {
+				t.Fatalf("gate %q, address %q", shut, deleted)
+			}
+			if at := stamp(t, shut[0]); at < d.Boot || at > d.Boot+20*time.Millisecond {
+				t.Errorf("gate shut %v after the deadline", at-d.Boot)
+			}
+			if stamp(t, deleted[0]) < stamp(t, shut[0]) {
+				t.Error("address deleted before the gate was shut")
+			}
+			if err := r.Start(ctx(t), Spec{Name: "c", Command: sh("exec sleep 1")}); !errors.Is(err, ErrNoLease) {
+				t.Errorf("started after the deadline: %v", err)
+			}
+			// A lapse is not final: the same session resumes.
+			r.lease(long)
+			r.serve("a")
+		})
+	}
+}
+
+func (r *rig) lease1(session uint64, left time.Duration) error {
+	d := now(r.t).Add(left)
+	old := r.session.Load()
+	defer r.Use(old)
+	r.Use(session)
+	return r.Extend(d.Boot, d.Raw)
+}
+
+func (r *rig) clean2(t *testing.T, names ...string) {
+	t.Helper()
+	for _, n := range names {
+		if err := r.Kill(ctx(t), n); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func lines(t *testing.T, path string) []string {
+	t.Helper()
+	var out []string
+	eventually(t, path, func() bool {
+		b, _ := os.ReadFile(path)
+		out = strings.Split(strings.TrimSpace(string(b)), "\n")
+		return strings.HasSuffix(string(b), "\n")
+	})
+	return out
+}
+
+func stamp(t *testing.T, line string) time.Duration {
+	t.Helper()
+	n, err := strconv.ParseInt(line[strings.LastIndexByte(line, ' ')+1:], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(n)
+}
+
+// The kernel ends what a guard that cannot run supervises.
+func TestDeadlineOfAGuardThatIsStopped(t *testing.T) {
+	for name, opts := range map[string][]rigOption{"cgroup": nil, "namespace alone": {withoutCgroup}} {
+		for i := range 3 {
+			t.Run(fmt.Sprintf("%s %d", name, i), func(t *testing.T) {
+				r := startRig(t, opts...)
+				d := r.lease(stopLease)
+				served := r.serve("a", "b")
+				if err := unix.Kill(r.Pid(), unix.SIGSTOP); err != nil {
+					t.Fatal(err)
+				}
+				served.check("SIGSTOP of the guard", d, earlyStop)
+				<-r.Lost()
+				if err := r.Extend(d.Boot, d.Raw); !errors.Is(err, ErrGuardLost) {
+					t.Errorf("extended by a dead guard: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// The lease of the tests that stop the guard, and how much before its end the
+// kernel may end everything: a tenth of what was left when its timer was armed,
+// since the clock may be slewed by so much.
+const (
+	stopLease = 800 * time.Millisecond
+	earlyStop = stopLease / 10
+)
+
+func TestDeadlineOfAGuardInAFrozenCgroup(t *testing.T) {
+	own := needCgroup(t)
+	for i := range 3 {
+		t.Run(strconv.Itoa(i), func(t *testing.T) {
+			r := startRig(t)
+			g, err := own.Create(fmt.Sprintf("failover-test-%d-%d", os.Getpid(), i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := clearGroup(g); err != nil {
+					t.Error(err)
+				}
+			}()
+			if err := g.Add(r.Pid()); err != nil {
+				t.Fatal(err)
+			}
+			d := r.lease(stopLease)
+			served := r.serve("a", "b")
+			if err := g.Freeze(true); err != nil {
+				t.Fatal(err)
+			}
+			awaitFrozen(t, g)
+			served.check("frozen cgroup of the guard", d, earlyStop)
+		})
+	}
+}
+
+func awaitFrozen(t *testing.T, g *cgroup.Group) {
+	t.Helper()
+	eventually(t, "the cgroup to freeze", func() bool {
+		b, err := os.ReadFile(filepath.Join(g.Path(), "cgroup.events"))
+		return err == nil && strings.Contains(string(b), "frozen 1")
+	})
+}
+
+// The guard and its services frozen together, and the services' inits stopped
+// as well: SIGKILL needs none of them to run.
+func TestDeadlineOfEverythingStopped(t *testing.T) {
+	r := startRig(t)
+	d := r.lease(stopLease)
+	served := r.serve("a")
+	for _, pid := range append(tree(r.await("a", UnitRunning).Pid), r.Pid()) {
+		if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	served.check("SIGSTOP of all", d, stopLease)
+}
+
+// A guard that dies takes everything with it at once.
+func TestKillOfTheGuard(t *testing.T) {
+	for name, opts := range map[string][]rigOption{"cgroup": nil, "namespace alone": {withoutCgroup}} {
+		t.Run(name, func(t *testing.T) {
+			r := startRig(t, opts...)
+			r.lease(long)
+			served := r.serve("a")
+			killed := now(t)
+			if err := unix.Kill(r.Pid(), unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			served.check("SIGKILL of the guard", killed, Kappa)
+			<-r.Lost()
+			if r.Alive() || !errors.Is(r.Err(), ErrGuardLost) {
+				t.Errorf("alive %v, error %v", r.Alive(), r.Err())
+			}
+			// The next one begins with nothing, and says what it found.
+			r.Client.Close()
+			r.Client = r.spawn(opts...)
+			if len(r.Info().Leftovers) == 0 || !strings.Contains(r.Info().Leftovers[0], "a (session 7, epoch 0)") {
+				t.Errorf("leftovers: %q", r.Info().Leftovers)
+			}
+			if left := r.Info().Cgroup; left != "" {
+				if c, err := openGroup(left).Children(); err != nil || len(c) != 0 {
+					t.Errorf("cgroups left: %v %v", c, err)
+				}
+			}
+			list, err := r.List(ctx(t))
+			if err != nil || len(list) != 0 {
+				t.Errorf("a new guard supervises %v, %v", list, err)
+			}
+		})
+	}
+}
+
+func TestSpawnReplacesAFrozenGuard(t *testing.T) {
+	r := startRig(t)
+	old := r.Pid()
+	if err := unix.Kill(old, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := r.Extend(int64Deadline(t)); !errors.Is(err, ErrGuardLost) {
+		t.Errorf("extended by a stopped guard: %v", err)
+	}
+	if took := time.Since(began); took > 4*extendWithin {
+		t.Errorf("it took %v to find out", took)
+	}
+	eventually(t, "the silence to be noticed", func() bool { return !r.Alive() })
+	<-r.Lost()
+	r.Client.Close()
+	r.Client = r.spawn()
+	if r.Pid() == old {
+		t.Error("connected to the guard that does not answer")
+	}
+}
+
+func int64Deadline(t *testing.T) (boot, raw time.Duration) {
+	d := now(t).Add(time.Minute)
+	return d.Boot, d.Raw
+}
