@@ -49,6 +49,9 @@ func Enter() error {
 		role()
 		os.Exit(0)
 	}
+	// A measuring thread that comes back from the kernel must find a processor
+	// of Go's free, whatever else this program does.
+	runtime.GOMAXPROCS(max(8, 2*runtime.NumCPU()))
 	probe := tryNamespaces()
 	if probe == nil {
 		return nil

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"os"
 	"slices"
 
 	"github.com/google/nftables"
@@ -128,10 +129,11 @@ func (l *Lab) applyFaults() error {
 
 // filter replaces the bridge's whole filter by the cuts in one transaction.
 func (f *fabric) filter(cuts []cut) error {
-	c, err := nftables.New(nftables.WithNetNSFd(int(f.ns.Fd())))
+	c, err := nftablesIn(f.ns)
 	if err != nil {
 		return err
 	}
+	defer c.CloseLasting()
 	table := &nftables.Table{Name: "faults", Family: nftables.TableFamilyBridge}
 	c.AddTable(table) // so that the deletion finds one
 	c.DelTable(table)
@@ -146,6 +148,17 @@ func (f *fabric) filter(cuts []cut) error {
 		}
 	}
 	return c.Flush()
+}
+
+// nftablesIn opens an nftables socket inside the namespace. The library's own
+// way there comes back to the namespace it left, which an ordinary user may not.
+func nftablesIn(ns *os.File) (*nftables.Conn, error) {
+	var conn *nftables.Conn
+	err := inNet(ns, func() (err error) {
+		conn, err = nftables.New(nftables.AsLasting())
+		return err
+	})
+	return conn, err
 }
 
 func (c cut) expressions() []expr.Any {

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -131,7 +132,8 @@ func (f *fabric) unplug(name string) error {
 		}
 		return fmt.Errorf("find port %s: %w", name, err)
 	}
-	if err := f.handle.LinkDel(link); err != nil {
+	// The kernel takes the cable away too when the host's namespace ends.
+	if err := f.handle.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("remove port %s: %w", name, err)
 	}
 	return nil

@@ -45,6 +45,7 @@ type wireView struct {
 	asked    [arpAskers]question
 	answered []Interval // who answered, from when to when, joined
 	doubles  []Interval
+	alone    time.Duration // when the last question was asked that one host alone answered
 	stall    time.Duration // longest delay between two questions beyond the plan
 	failed   error
 }
@@ -54,6 +55,7 @@ type question struct {
 	at     time.Duration
 	first  string
 	firstT time.Duration
+	second bool // another host answered too, however late
 }
 
 func newWireView(l *Lab, vip netip.Addr) (*wireView, error) {
@@ -162,6 +164,9 @@ func asker(n int) [4]byte {
 
 func (v *wireView) ask(n int, now time.Duration) {
 	v.mu.Lock()
+	if q := v.asked[n]; q.first != "" && !q.second {
+		v.alone = q.at
+	}
 	v.asked[n] = question{at: now}
 	v.mu.Unlock()
 	frame := arpRequest(v.mac, asker(n), v.vip.As4())
@@ -209,8 +214,11 @@ func (v *wireView) answer(frame []byte, now time.Duration) {
 	switch {
 	case q.first == "":
 		q.first, q.firstT = name, now
-	case q.first != name && now-q.firstT <= arpTogether:
-		v.noteDouble(q.first, name, q.at, now)
+	case q.first != name:
+		q.second = true
+		if now-q.firstT <= arpTogether {
+			v.noteDouble(q.first, name, q.at, now)
+		}
 	}
 }
 
@@ -230,7 +238,9 @@ func (v *wireView) noteDouble(one, other string, from, to time.Duration) {
 		one, other = other, one
 	}
 	what := "ARP answered by " + one + " and " + other
-	if n := len(v.doubles); n > 0 && v.doubles[n-1].What == what && from-v.doubles[n-1].To < 2*arpEvery {
+	// Until a question is answered by one alone there are still two.
+	n := len(v.doubles)
+	if n > 0 && v.doubles[n-1].What == what && v.alone < v.doubles[n-1].To && from-v.doubles[n-1].To < 100*arpEvery {
 		v.doubles[n-1].To = to
 		return
 	}
