@@ -88,8 +88,8 @@ func FuzzServices(f *testing.F) {
 			return
 		}
 		for _, s := range specs {
-			if s.Name == "" || len(s.Resources) == 0 {
-				t.Fatalf("accepted: %+v", s)
+			if err := s.Validate(); err != nil || len(s.Resources) == 0 {
+				t.Fatalf("accepted: %+v, %v", s, err)
 			}
 			for _, r := range s.Resources {
 				if r.Name == "" || (r.VIP == nil) == (r.Process == nil && r.Exec == nil) {

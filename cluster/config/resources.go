@@ -38,7 +38,7 @@ var stopSignals = []string{"TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "ABRT",
 var (
 	userName = regexp.MustCompile(`^[a-z_][a-z0-9_.-]{0,31}\$?$`)
 	envName  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
-	ifName   = regexp.MustCompile(`^[^\s/:]{1,15}$`)
+	ifName   = regexp.MustCompile(`^[!-~]{1,15}$`)
 )
 
 // readVIP reads a virtual address. Its name among the service's resources is
@@ -58,7 +58,7 @@ func readVIP(r *report, b *hcl.Block) (*state.VIP, string) {
 		s.missing("interface", "the network interface towards the clients", `"eth0"`)
 	case s.text("interface", &vip.Interface):
 		switch {
-		case !ifName.MatchString(vip.Interface) || vip.Interface == "." || vip.Interface == "..":
+		case !ifName.MatchString(vip.Interface) || strings.ContainsAny(vip.Interface, "/:") || vip.Interface == "." || vip.Interface == "..":
 			s.bad("interface", "interface = %q can be no interface's name: 1 to 15 characters without spaces, slashes and colons", vip.Interface)
 		case vip.Interface == "lo":
 			s.bad("interface", "interface = \"lo\": no other host reaches an address there; name the interface towards the clients")

@@ -58,7 +58,7 @@ func parseServices(r *report, src []byte) ([]state.Spec, error) {
 	seen := map[string]hcl.Range{}
 	vips := map[string]string{} // address: the service that has it
 	for i, b := range s.blocks {
-		at := labelRange(b)
+		at, before := labelRange(b), len(r.problems)
 		if i == maxServices {
 			r.at(at, "service", "more than %d services; use a second cluster", maxServices)
 			break
@@ -72,7 +72,15 @@ func parseServices(r *report, src []byte) ([]state.Spec, error) {
 		} else {
 			seen[name] = at
 		}
-		specs = append(specs, readService(r, name, b, vips))
+		spec := readService(r, name, b, vips)
+		if len(r.problems) == before {
+			// The replicas have the last word; what they would refuse must not
+			// get as far as them.
+			if err := spec.Validate(); err != nil {
+				r.at(at, "service", "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+			}
+		}
+		specs = append(specs, spec)
 	}
 	if err := r.err(); err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -62,6 +63,8 @@ type Options struct {
 	// OnConflict is called, from the same goroutine, for a second node of a name
 	// that is taken, this node's own included; once a minute each. May be nil.
 	OnConflict func(Conflict)
+
+	forget time.Duration // of the dead, by memberlist; tests shorten it
 }
 
 // Gossip is a running memberlist.
@@ -162,9 +165,9 @@ func (o *Options) settings(g *Gossip, host string, port int, logger *log.Logger)
 	c.AwarenessMaxMultiplier = 8
 	c.PushPullInterval = 10 * time.Second
 	c.TCPTimeout = streamTimeout
-	c.GossipToTheDeadTime = gossipToTheDead
+	c.GossipToTheDeadTime = cmp.Or(o.forget, gossipToTheDead)
 	// A name may move to another address once its node has been dead for a while.
-	c.DeadNodeReclaimTime = gossipToTheDead
+	c.DeadNodeReclaimTime = c.GossipToTheDeadTime
 	c.RequireNodeNames = false // peers are called by address, before their names are known
 	c.HandoffQueueDepth = 256
 	d := &delegate{g}

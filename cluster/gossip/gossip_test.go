@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -247,42 +246,6 @@ func TestRestartIsAnotherLife(t *testing.T) {
 	}
 }
 
-// Nobody calls anew in memberlist itself once the dead are forgotten.
-func TestPeersAreCalledUntilTheyAnswer(t *testing.T) {
-	later := freeAddress(t)
-	o := options("a", 1)
-	o.Peers = []string{later, "not an address", later}
-	a := start(t, o)
-	b := options("b", 1)
-	b.Address = later
-	start(t, b)
-	waitFor(t, "b", sees(a, "b", decide.SightAlive))
-
-	added := start(t, options("c", 1))
-	a.SetPeers([]string{later, added.Address(), a.Address()})
-	waitFor(t, "c", sees(a, "c", decide.SightAlive))
-}
-
-func TestBackOffIsBounded(t *testing.T) {
-	g := &Gossip{book: newBook("a"), peers: map[string]*caller{}, wake: make(chan struct{}, 1)}
-	g.SetPeers([]string{"192.0.2.1:7402"})
-	now := time.Now()
-	var calls int
-	for at := now; at.Before(now.Add(5 * time.Minute)); at = at.Add(10 * time.Millisecond) {
-		calls += len(g.toCall(at))
-		if p := g.pause(at); p <= 0 || p > lookAgain {
-			t.Fatalf("pause %v", p)
-		}
-	}
-	if least, most := int(5*time.Minute/(lastRetry*5/4)), int(5*time.Minute/(lastRetry*3/4))+8; calls < least || calls > most {
-		t.Errorf("%d calls in 5 minutes, wanted %d to %d", calls, least, most)
-	}
-	g.leaving = true
-	if got := g.toCall(now.Add(time.Hour)); got != nil {
-		t.Errorf("a node that leaves calls %v", got)
-	}
-}
-
 // outsiders are kept apart although they know the addresses.
 func TestOtherKeysAndLabelsAreKeptOut(t *testing.T) {
 	a, b, _ := trio(t)
@@ -418,48 +381,6 @@ func TestStopFreesThePort(t *testing.T) {
 	}
 	if err := a.Stop(); err != nil {
 		t.Fatal(err)
-	}
-}
-
-func TestLogLinesAreBridged(t *testing.T) {
-	var out strings.Builder
-	w := newLogBridge(slog.New(slog.NewTextHandler(&out, nil)))
-	now := time.Unix(0, 0).Add(time.Hour)
-	w.now = func() time.Time { return now }
-	for _, line := range []string{
-		"[DEBUG] memberlist: not shown", "[INFO] memberlist: info", "[WARN] memberlist: warn", "[ERR] memberlist: error",
-		"without a level", "[ERR] memberlist: " + strings.Repeat("x", 5000), "[WARN] line\nbreak \xff",
-	} {
-		if n, err := w.Write([]byte(line + "\n")); err != nil || n != len(line)+1 {
-			t.Fatal(n, err)
-		}
-	}
-	for _, want := range []string{
-		`level=INFO msg="gossip: info"`, `level=WARN msg="gossip: warn"`, `level=WARN msg="gossip: error"`,
-		`level=WARN msg="gossip: without a level"`, `xxx ..."`, `line\nbreak ?`,
-	} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("no %s in %s", want, out.String())
-		}
-	}
-	if strings.Contains(out.String(), "not shown") || len(out.String()) > 2000 {
-		t.Errorf("too much: %s", out.String())
-	}
-	for range 1000 {
-		_, _ = w.Write([]byte("[WARN] flood"))
-	}
-	if n := strings.Count(out.String(), "flood"); n > lineBurst {
-		t.Errorf("%d lines of a flood", n)
-	}
-	now = now.Add(lineEvery)
-	_, _ = w.Write([]byte("[WARN] later"))
-	if !strings.Contains(out.String(), "lines=9") || !strings.Contains(out.String(), "gossip: later") {
-		t.Errorf("nothing says that lines were left out: %s", out.String())
-	}
-	w.close()
-	_, _ = w.Write([]byte("[WARN] after the end"))
-	if strings.Contains(out.String(), "after the end") {
-		t.Error("a line after the end")
 	}
 }
 
