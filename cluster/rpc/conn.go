@@ -40,7 +40,7 @@ const (
 // conn is a connection to one node that is made again when it breaks, and that
 // remembers why it could not be made.
 type conn struct {
-	target string // as the user or the configuration names it
+	target string // for people: host:port, or the socket's path
 	cc     *grpc.ClientConn
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -56,7 +56,10 @@ func newConn(target string, tlsConfig *tls.Config, warm bool) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{target: target, done: make(chan struct{})}
+	c := &conn{target: address, done: make(chan struct{})}
+	if network == "unix" {
+		c.target = "socket " + address
+	}
 	creds := insecure.NewCredentials()
 	if tlsConfig != nil && network == "tcp" {
 		creds = credentials.NewTLS(tlsConfig)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"unicode/utf8"
 
@@ -150,6 +151,16 @@ func decodeDetail(detail *failoverv1.ErrorDetail) error {
 	return e
 }
 
+// causeText is why a connection could not be made, without the address, which
+// the text has already.
+func causeText(cause error) string {
+	var op *net.OpError
+	if errors.As(cause, &op) && op.Err != nil {
+		return op.Err.Error()
+	}
+	return cause.Error()
+}
+
 // transportError words a status that no node's code has sent.
 func transportError(st *status.Status, o outcome) error {
 	var is []error
@@ -170,7 +181,7 @@ func transportError(st *status.Status, o outcome) error {
 		switch {
 		case o.cause != nil:
 			is = append(is, o.cause)
-			text += ": " + o.cause.Error()
+			text += ": " + causeText(o.cause)
 		case o.sent:
 			text = fmt.Sprintf("the connection to %s broke: %s", o.target, st.Message())
 		default:
@@ -189,7 +200,7 @@ func transportError(st *status.Status, o outcome) error {
 			text += ": it was not reached"
 			if o.cause != nil {
 				is = append(is, o.cause)
-				text += ": " + o.cause.Error()
+				text += ": " + causeText(o.cause)
 			}
 		}
 	case o.changing:

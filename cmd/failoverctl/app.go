@@ -84,9 +84,6 @@ func run(ctx context.Context, args []string, env environment) int {
 			err = closeErr
 		}
 	}
-	if ctx.Err() != nil && err != nil {
-		err = errors.Join(err, context.Canceled)
-	}
 	var done silent
 	if err != nil && !errors.As(err, &done) {
 		fmt.Fprint(a.err, a.explainError(err))
@@ -111,8 +108,10 @@ rule, 5 timeout or unknown outcome, 130 interrupted.`,
 	root.SetOut(a.out)
 	root.SetErr(a.err)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef(cmd.CommandPath()+" --help lists its flags", "%s: %v", cmd.CommandPath(), err)
+		return usagef(cmd.CommandPath()+" --help lists its flags", "%s%v", title(cmd, ": "), err)
 	})
+	root.CompletionOptions.DisableDefaultCmd = true // ours refuses a shell that it does not know
+	root.SetHelpCommand(a.helpCommand())
 	f := root.PersistentFlags()
 	f.StringVar(&a.socket, "socket", "", "Unix socket of the node on this machine (default "+config.DefaultSocket+", or FAILOVERCTL_SOCKET)")
 	f.StringVar(&a.address, "address", "", "host:port of any node's api (or FAILOVERCTL_ADDRESS)")
@@ -125,7 +124,7 @@ rule, 5 timeout or unknown outcome, 130 interrupted.`,
 		a.statusCommand(), a.explainCommand(), a.historyCommand(), a.eventsCommand(),
 		a.switchoverCommand(), a.failoverCommand(),
 		a.pauseCommand(), a.resumeCommand(), a.nodeCommand(), a.cleanupCommand(),
-		a.membersCommand(), a.planCommand(), a.applyCommand(), a.validateCommand(), a.versionCommand(),
+		a.membersCommand(), a.planCommand(), a.applyCommand(), a.validateCommand(), a.versionCommand(), a.completionCommand(),
 	)
 	return root
 }
@@ -134,7 +133,7 @@ rule, 5 timeout or unknown outcome, 130 interrupted.`,
 func (a *app) group(cmd *cobra.Command, args []string) error {
 	next := cmd.CommandPath() + " --help lists the commands"
 	if len(args) == 0 {
-		return usagef(next, "%s needs a command: %s", cmd.CommandPath(), strings.Join(names(cmd), ", "))
+		return usagef(next, "%sname a command: %s", title(cmd, ": "), strings.Join(names(cmd), ", "))
 	}
 	if cmd.SuggestionsMinimumDistance <= 0 {
 		cmd.SuggestionsMinimumDistance = 2
@@ -142,7 +141,31 @@ func (a *app) group(cmd *cobra.Command, args []string) error {
 	if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
 		next = "did you mean " + cmd.CommandPath() + " " + strings.Join(like, " or ") + "?"
 	}
-	return usagef(next, "%s has no command %q", cmd.CommandPath(), render.Plain(args[0]))
+	return usagef(next, "%sthere is no command %q", title(cmd, ": "), render.Plain(args[0]))
+}
+
+// title is a command's path behind failoverctl, which stands before every
+// message already, and the text after it; nothing for failoverctl itself.
+func title(cmd *cobra.Command, after string) string {
+	_, path, found := strings.Cut(cmd.CommandPath(), " ")
+	if !found {
+		return ""
+	}
+	return path + after
+}
+
+func (a *app) helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Show how a command is used",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return a.group(about, rest)
+			}
+			return about.Help()
+		},
+	}
 }
 
 func names(cmd *cobra.Command) []string {
@@ -162,14 +185,13 @@ func needs(least, most int) cobra.PositionalArgs {
 		switch {
 		case len(args) < least:
 			named := strings.Fields(cmd.Use)[1:]
-			return usagef("failoverctl "+strings.TrimPrefix(cmd.CommandPath(), "failoverctl ")+" --help shows how",
-				"%s needs %s", cmd.CommandPath(), strings.Join(named[len(args):least], " and "))
+			return usagef(cmd.CommandPath()+" --help shows how", "%s needs %s", title(cmd, ""), strings.Join(named[len(args):least], " and "))
 		case most >= 0 && len(args) > most:
-			return usagef(cmd.CommandPath()+" --help shows how", "%s does not know what to do with %q", cmd.CommandPath(), render.Plain(args[most]))
+			return usagef(cmd.CommandPath()+" --help shows how", "%s does not know what to do with %q", title(cmd, ""), render.Plain(args[most]))
 		}
 		for _, arg := range args {
 			if arg == "" {
-				return usagef(cmd.CommandPath()+" --help shows how", "%s: an argument is empty", cmd.CommandPath())
+				return usagef(cmd.CommandPath()+" --help shows how", "%s: an argument is empty", title(cmd, ""))
 			}
 		}
 		return nil

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/failoverd/failoverd/cluster"
 	"github.com/failoverd/failoverd/cluster/rpc"
+	"github.com/failoverd/failoverd/cmd/failoverctl/render"
 )
 
 // completionLimit is how long a shell waits for names when Tab is pressed.
@@ -72,4 +74,30 @@ func (a *app) completeNodeFlag(cmd *cobra.Command, flag string) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 		return a.existing(cmd, nodes)
 	}) // fails only for a flag that is not there
+}
+
+func (a *app) completionCommand() *cobra.Command {
+	shells := []string{"bash", "zsh", "fish", "powershell"}
+	return &cobra.Command{
+		Use:   "completion SHELL",
+		Short: "Print what makes a shell complete commands and names: bash, zsh, fish, powershell",
+		Long: `Print what makes a shell complete commands, and the names of services and nodes. For bash:
+
+  failoverctl completion bash > /etc/bash_completion.d/failoverctl`,
+		Args:      needs(1, 1),
+		ValidArgs: shells,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch root := cmd.Root(); args[0] {
+			case "bash":
+				return root.GenBashCompletionV2(a.out, true)
+			case "zsh":
+				return root.GenZshCompletion(a.out)
+			case "fish":
+				return root.GenFishCompletion(a.out, true)
+			case "powershell":
+				return root.GenPowerShellCompletionWithDesc(a.out)
+			}
+			return usagef("write one of: "+strings.Join(shells, ", "), "completion knows no shell %q", render.Plain(args[0]))
+		},
+	}
 }

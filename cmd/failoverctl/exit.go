@@ -119,7 +119,7 @@ func (a *app) next(err error) string {
 	case errors.Is(err, context.Canceled) && !errors.Is(err, cluster.ErrUnknown):
 		return ""
 	case errors.Is(err, cluster.ErrUnknown):
-		return "failoverctl status shows what has become of it; asking again is safe"
+		return "failoverctl status and failoverctl history show what has become of it: look before asking again"
 	case errors.Is(err, rpc.ErrUnreachable):
 		return a.nextUnreachable(err)
 	case errors.Is(err, cluster.ErrRefused), errors.Is(err, cluster.ErrInvalid), errors.Is(err, cluster.ErrNotFound):

@@ -16,7 +16,7 @@ func (a *app) outputFlag(cmd *cobra.Command, kinds ...string) {
 	before := cmd.PreRunE
 	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
 		if !slices.Contains(kinds, a.output) {
-			return usagef("write -o "+strings.Join(kinds, ", or -o "), "%s has no output %q", cmd.CommandPath(), a.output)
+			return usagef("write -o "+strings.Join(kinds, ", or -o "), "%s has no output %q", title(cmd, ""), a.output)
 		}
 		if before != nil {
 			return before(cmd, args)

@@ -10,10 +10,12 @@ import (
 
 // nodeTable lists the nodes as one service sees them.
 func (v *statusView) nodeTable(svc cluster.ServiceStatus) string {
-	t := table{head: []string{"NODE", "ROLE", "STATE", "CAN TAKE OVER", "SINCE"}}
+	// The reasons come last: they are as long as they need to be.
+	t := table{head: []string{"NODE", "ROLE", "STATE", "SINCE"}}
 	if v.Wide {
 		t.head = append(t.head, "ADDRESS", "VERSION", "SESSION", "RENEWED")
 	}
+	t.head = append(t.head, "CAN TAKE OVER")
 	for _, n := range v.st.Nodes {
 		role, state, can, since := "spare", v.alive(n), v.canTakeOver(svc, n), ""
 		switch {
@@ -25,11 +27,11 @@ func (v *statusView) nodeTable(svc cluster.ServiceStatus) string {
 		case !n.Role.Holds():
 			role, can = Plain(string(n.Role)), "votes only"
 		}
-		row := []string{Plain(n.Name), role, state, can, since}
+		row := []string{Plain(n.Name), role, state, since}
 		if v.Wide {
 			row = append(row, v.wideCells(n)...)
 		}
-		t.add(row...)
+		t.add(append(row, can)...)
 	}
 	return t.String()
 }
