@@ -66,7 +66,13 @@ func (g *Guard) Run(ctx context.Context, h Hook) (HookResult, error) {
 	if b == nil {
 		return HookResult{}, fmt.Errorf("%w: %s does not run", ErrNotFound, h.Unit)
 	}
-	return u.runHook(b, h, prog, id)
+	res, err := u.runHook(b, h, prog, id)
+	if h.Start && err == nil {
+		u.mu.Lock()
+		u.hookUp = u.cur == b && res.Known && res.Exit == 0 && res.Signal == ""
+		u.mu.Unlock()
+	}
+	return res, err
 }
 
 // hookUnit finds the unit to run a hook in. A hook that stops or asks gets one
@@ -144,11 +150,11 @@ func (u *unit) runHook(b *birth, h Hook, prog *program, id uint64) (HookResult, 
 			return HookResult{}, fmt.Errorf("%w: %s", ErrStart, text)
 		}
 		if !ok {
-			return u.unknown(h, kept, began, "the unit ended: "+b.doomedBy()), nil
+			return unknown(began, "the unit ended: "+b.doomedBy()), nil
 		}
 	case <-time.After(setupTimeout):
 		b.kill("its init does not answer")
-		return u.unknown(h, kept, began, "the unit's init did not answer and was killed"), nil
+		return unknown(began, "the unit's init did not answer and was killed"), nil
 	}
 	var n hookNews
 	err = sendPacket(link, hookOrder{Program: *prog, Timeout: h.Timeout, Keep: h.Start})
@@ -167,7 +173,7 @@ func (u *unit) runHook(b *birth, h Hook, prog *program, id uint64) (HookResult, 
 	return res, nil
 }
 
-func (u *unit) unknown(h Hook, kept *tail, began time.Time, text string) HookResult {
+func unknown(began time.Time, text string) HookResult {
 	return HookResult{Exit: -1, Text: text, Took: time.Since(began)}
 }
 

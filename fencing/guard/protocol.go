@@ -249,6 +249,8 @@ type Running struct {
 	UserNS   bool      `json:"user_ns"`          // needed a user namespace
 	Dropped  uint64    `json:"dropped"`          // bytes of output that the log could not take
 	Hook     string    `json:"hook,omitempty"`   // being run
+	// HookStarted: a start hook has ended well in this unit.
+	HookStarted bool `json:"hook_started,omitempty"`
 }
 
 type startReply struct {

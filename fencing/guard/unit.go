@@ -49,6 +49,7 @@ type unit struct {
 	lastExit string
 	hook     string
 	hookSeq  uint64
+	hookUp   bool // a start hook has ended well
 }
 
 func newUnit(g *Guard, spec Spec, prog *program, sig int, out *outputLog, leased bool) *unit {
@@ -175,7 +176,7 @@ func (u *unit) finish(b *birth, err error, first bool) bool {
 	if b.gone != nil {
 		why = b.doomedBy()
 		u.mu.Lock()
-		u.cur, u.hook = nil, ""
+		u.cur, u.hook, u.hookUp = nil, "", false
 		if s := b.exit(); s != "" {
 			u.lastExit = s
 		}
@@ -305,7 +306,7 @@ func (u *unit) show() Running {
 	r := Running{
 		Name: u.spec.Name, Kind: u.spec.Kind, Session: u.spec.Session, Epoch: u.spec.Epoch,
 		State: u.state, Text: u.text, Since: u.since, Restarts: u.restarts, LastExit: u.lastExit,
-		Leased: u.leased, Dropped: u.out.droppedBytes(), Hook: u.hook,
+		Leased: u.leased, Dropped: u.out.droppedBytes(), Hook: u.hook, HookStarted: u.hookUp,
 	}
 	if b := u.cur; b != nil {
 		r.Pid, r.Proc, r.UserNS = b.pid, b.proc, b.userNS
