@@ -98,6 +98,10 @@ func (n *Node) opened(id uint64) {
 		BootID: n.BootID, ID: id, TTL: n.TTL, Kappa: n.Kappa,
 		Voters: n.voterAddresses(), Key: n.Voter.View().Cluster.Key,
 	}
+	if err := n.Guard.Use(id); err != nil {
+		n.notice("guard", "the guard does not take the session: "+err.Error())
+		return
+	}
 	if err := n.Journal.SetSession(s); err != nil {
 		n.notice("journal", "cannot journal the session, so nothing can be held here: "+err.Error())
 		return

@@ -315,6 +315,19 @@ func (n *Node) notice(subject, text string) {
 	n.notices[subject] = text
 }
 
+// Notice shows an alarm of this node until it is cleared by an empty text.
+func (n *Node) Notice(subject, text string) { n.notice(subject, text) }
+
+// Leader is where the leader is, as far as known here.
+func (n *Node) Leader() (address string, self, ok bool) {
+	c := n.consensus()
+	if c == nil {
+		return "", false, false
+	}
+	name, address := c.Leader()
+	return address, name == n.Self, name != ""
+}
+
 // enlist records this daemon's start through a leader until the applied state
 // shows it: only then is the node ready.
 func (n *Node) enlist(ctx context.Context) {

@@ -153,7 +153,7 @@ func (n *Node) alarms() []string {
 		out = append(out, n.Alarms()...)
 	}
 	if n.consensus() != nil {
-		if since, stuck := n.consensus().Stalled(); stuck {
+		if since, stuck := n.consensus().DiskStalled(); stuck {
 			out = append(out, fmt.Sprintf("a write to this node's disk has been stuck for %s", since.Round(time.Millisecond)))
 		}
 	}

@@ -78,8 +78,8 @@ type Consensus interface {
 	Leader() (name, address string)
 	// Servers is the latest configuration, from one look.
 	Servers() []Server
-	// Stalled is for how long a write to this node's disk has been stuck.
-	Stalled() (time.Duration, bool)
+	// DiskStalled is for how long a write to this node's disk has been stuck.
+	DiskStalled() (time.Duration, bool)
 	AddNonvoter(ctx context.Context, name, address string) error
 	Promote(ctx context.Context, name, address string) error
 	Demote(ctx context.Context, name string) error
@@ -126,6 +126,8 @@ type Guard interface {
 	// Extend tells the absolute deadline of the lease. It answers within some
 	// 50 ms or fails: the guard is then counted as frozen or dead.
 	Extend(until clock.Reading) error
+	// Use makes the guard work for a session; the one before is forgotten.
+	Use(session uint64) error
 	// Alive reports whether the guard answered lately.
 	Alive() bool
 }

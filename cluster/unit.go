@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -71,6 +72,43 @@ type records interface {
 type note struct {
 	Spec   state.Spec `json:"spec"`
 	Origin Origin     `json:"origin"`
+}
+
+// NotedAddresses are the virtual addresses in a note of the journal; nil when
+// the note cannot be read.
+func NotedAddresses(kept []byte) []netip.Addr {
+	var n note
+	if err := json.Unmarshal(kept, &n); err != nil {
+		return nil
+	}
+	return specAddresses(n.Spec)
+}
+
+func specAddresses(spec state.Spec) []netip.Addr {
+	var out []netip.Addr
+	for _, r := range spec.Resources {
+		if r.VIP == nil {
+			continue
+		}
+		if p, err := netip.ParsePrefix(r.VIP.Address); err == nil {
+			out = append(out, p.Addr())
+		}
+	}
+	return out
+}
+
+// ActiveAddresses are the virtual addresses of what runs here.
+func (n *Node) ActiveAddresses() []netip.Addr {
+	var out []netip.Addr
+	for _, u := range n.allUnits() {
+		if !u.holding() {
+			continue
+		}
+		u.mu.Lock()
+		out = append(out, specAddresses(u.spec)...)
+		u.mu.Unlock()
+	}
+	return out
 }
 
 func newUnit(name string, host *unitHost, log *slog.Logger) *unit {

@@ -284,7 +284,7 @@ func (c fakeConsensus) Servers() []Server {
 	}
 	return out
 }
-func (c fakeConsensus) Stalled() (time.Duration, bool)                    { return 0, false }
+func (c fakeConsensus) DiskStalled() (time.Duration, bool)                { return 0, false }
 func (c fakeConsensus) AddNonvoter(context.Context, string, string) error { return nil }
 func (c fakeConsensus) Promote(context.Context, string, string) error     { return nil }
 func (c fakeConsensus) Demote(context.Context, string) error              { return nil }
@@ -395,6 +395,7 @@ func (noGossip) Sights() map[string]decide.Sight { return nil }
 type deafGuard struct{}
 
 func (deafGuard) Extend(clock.Reading) error { return nil }
+func (deafGuard) Use(uint64) error           { return nil }
 func (deafGuard) Alive() bool                { return true }
 
 type fakePeers struct{ h *host }

@@ -1,0 +1,78 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/failoverd/failoverd/cluster"
+	"github.com/failoverd/failoverd/cluster/state"
+	"github.com/failoverd/failoverd/fencing/guard"
+	"github.com/failoverd/failoverd/service"
+	"github.com/failoverd/failoverd/service/exec"
+	"github.com/failoverd/failoverd/service/process"
+	"github.com/failoverd/failoverd/vip"
+)
+
+// builder makes a service's resources from its specification.
+type builder struct{ d *daemon }
+
+// Build touches nothing outside, but for telling the guard which addresses it
+// shuts at the deadline.
+func (b *builder) Build(spec state.Spec, o cluster.Origin) ([]cluster.Resource, error) {
+	if err := b.d.cfg.CheckCommands([]state.Spec{spec}); err != nil {
+		return nil, err
+	}
+	origin := service.Origin{Service: spec.Name, Node: b.d.cfg.Name, Previous: o.Previous, Reason: o.Reason, Proof: string(o.Proof)}
+	var out []cluster.Resource
+	for _, r := range spec.Resources {
+		built, err := b.one(r, origin)
+		if err != nil {
+			return nil, fmt.Errorf("%s %s: %w", r.Kind, r.Name, err)
+		}
+		out = append(out, built)
+	}
+	return out, nil
+}
+
+func (b *builder) one(r state.Resource, origin service.Origin) (cluster.Resource, error) {
+	switch {
+	case r.VIP != nil:
+		return b.vip(r)
+	case r.Process != nil:
+		p := r.Process
+		return process.New(process.Options{
+			Name: r.Name, Origin: origin, Guard: b.d.keeper, Log: b.d.log,
+			Command: p.Command, Environment: p.Environment, Directory: p.Directory, User: p.User,
+			StopSignal: p.StopSignal, StopTimeout: p.StopTimeout, Ready: p.Ready, StartTimeout: p.StartTimeout, Restarts: p.Restarts,
+		})
+	case r.Exec != nil:
+		x := r.Exec
+		return exec.New(exec.Options{
+			Name: r.Name, Origin: origin, Guard: b.d.keeper, Log: b.d.log, Allowed: b.d.cfg.HookDirs,
+			Start: x.Start, Stop: x.Stop, Status: x.Status,
+			StartTimeout: x.StartTimeout, StopTimeout: x.StopTimeout, StatusTimeout: x.StatusTimeout,
+		})
+	}
+	return nil, fmt.Errorf("kind %q is not known to this version", r.Kind)
+}
+
+// vip returns the address of the pool: what was prepared for it serves the start.
+func (b *builder) vip(r state.Resource) (cluster.Resource, error) {
+	prefix, err := netip.ParsePrefix(r.VIP.Address)
+	if err != nil {
+		return nil, err
+	}
+	v, err := b.d.pool.Get(vip.Options{Name: r.Name, Address: prefix, Interface: r.VIP.Interface, KeepPrefix: r.VIP.Prefix})
+	if err != nil {
+		return nil, err
+	}
+	cidr := netip.PrefixFrom(prefix.Addr(), 32)
+	if r.VIP.Prefix {
+		cidr = prefix
+	}
+	if err := b.d.keeper.cover(context.Background(), guard.Address{CIDR: cidr.String(), Interface: r.VIP.Interface}); err != nil {
+		return nil, fmt.Errorf("tell the guard of the address: %w", err)
+	}
+	return v, nil
+}
