@@ -94,6 +94,12 @@ func (n *Node) lapseLoop(ctx context.Context) {
 
 // opened makes a committed session this node's: journal first, then renew.
 func (n *Node) opened(id uint64) {
+	n.mu.Lock()
+	known := n.session == id && !n.refused && n.dropped == ""
+	n.mu.Unlock()
+	if known {
+		return
+	}
 	s := journal.Session{
 		BootID: n.BootID, ID: id, TTL: n.TTL, Kappa: n.Kappa,
 		Voters: n.voterAddresses(), Key: n.Voter.View().Cluster.Key,

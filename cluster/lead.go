@@ -194,8 +194,21 @@ func (n *Node) commitStep(led *leadership, s decide.Step) {
 		n.Log.Warn("decided, but refused", "what", cmd.Kind(), "why", s.Why, "refused", res.Refused.Why)
 		n.pauseAfterFailure(led.Ctx)
 	default:
+		n.spread(led)
 		n.Log.Info("decided", "what", cmd.Kind(), "service", s.Service, "node", s.Node, "why", s.Why, "took", took)
 	}
+}
+
+// spread makes the followers learn of a commit at once: raft tells them with
+// its next entry, and a barrier is one.
+func (n *Node) spread(led *leadership) {
+	n.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(led.Ctx, proposeLimit)
+		defer cancel()
+		if err := n.consensus().Barrier(ctx); err != nil {
+			n.Log.Debug("followers learn of the commit a little later", "err", err)
+		}
+	})
 }
 
 // stamped puts the proposer and the time on a command that decide made.

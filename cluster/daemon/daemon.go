@@ -146,7 +146,7 @@ func (d *daemon) openLocal(ctx context.Context) error {
 	if problems := d.cfg.Timing.Check(d.gate != nil); len(problems) > 0 {
 		return &config.Error{Problems: problems}
 	}
-	d.keeper, err = newKeeper(ctx, guard.SpawnOptions{Binary: d.cfg.Guard, Dir: d.cfg.DataDir, Realtime: true}, gate.DefaultName, d.log)
+	d.keeper, err = newKeeper(ctx, guard.SpawnOptions{Binary: d.cfg.Guard, Dir: d.cfg.DataDir, Realtime: true}, gate.DefaultName, d.cfg.Timing.Lease/2, d.log)
 	if err != nil {
 		return err
 	}

@@ -16,10 +16,6 @@ import (
 // spawnLimit bounds one attempt to reach or start the guard.
 const spawnLimit = 5 * time.Second
 
-// frozenAfter is how many times in a row the guard may fail to take a deadline
-// before it counts as frozen and is replaced.
-const frozenAfter = 2
-
 var errNoGuard = errors.New("the guard is being started anew")
 
 // keeper watches the guard and starts it anew when it dies or freezes. What it
@@ -34,13 +30,14 @@ type keeper struct {
 	session uint64
 	table   string
 	gated   []guard.Address
-	missed  int
-	text    string // why there is no guard now
+	frozen  time.Duration // for so long a guard may fail to take deadlines before it is replaced
+	missed  time.Time     // since when it fails to; zero: it does not
+	text    string        // why there is no guard now
 }
 
 // newKeeper connects to the living guard or starts one.
-func newKeeper(ctx context.Context, o guard.SpawnOptions, table string, log *slog.Logger) (*keeper, error) {
-	k := &keeper{spawn: o, log: log, table: table, lost: make(chan struct{}, 1)}
+func newKeeper(ctx context.Context, o guard.SpawnOptions, table string, frozen time.Duration, log *slog.Logger) (*keeper, error) {
+	k := &keeper{spawn: o, frozen: frozen, log: log, table: table, lost: make(chan struct{}, 1)}
 	ctx, cancel := context.WithTimeout(ctx, spawnLimit)
 	defer cancel()
 	c, err := guard.Spawn(ctx, o)
@@ -99,7 +96,7 @@ func (k *keeper) replace(ctx context.Context, old *guard.Client) bool {
 
 func (k *keeper) adopt(ctx context.Context, c *guard.Client) {
 	k.mu.Lock()
-	k.client, k.missed, k.text = c, 0, ""
+	k.client, k.missed, k.text = c, time.Time{}, ""
 	if k.session != 0 {
 		c.Use(k.session)
 	}
@@ -125,11 +122,13 @@ func (k *keeper) Extend(until clock.Reading) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err == nil {
-		k.missed = 0
+		k.missed = time.Time{}
 		return nil
 	}
-	k.missed++
-	if k.missed >= frozenAfter {
+	if k.missed.IsZero() {
+		k.missed = time.Now()
+	}
+	if time.Since(k.missed) >= k.frozen {
 		select {
 		case k.lost <- struct{}{}:
 		default:
