@@ -55,6 +55,8 @@ type Guard struct {
 	gates   *gates
 	info    Info
 
+	stable time.Duration // of good running, after which crashes are forgotten
+
 	closing chan struct{}
 	once    sync.Once
 	wg      sync.WaitGroup // units and connections
@@ -85,7 +87,7 @@ func New(o Options) (*Guard, error) {
 	if o.Log == nil {
 		o.Log = func(string) {}
 	}
-	g := &Guard{opts: o, closing: make(chan struct{}), units: map[string]*unit{}, outs: map[string]*outputLog{}, events: newEventLog()}
+	g := &Guard{opts: o, stable: stableAfter, closing: make(chan struct{}), units: map[string]*unit{}, outs: map[string]*outputLog{}, events: newEventLog()}
 	g.gates = &gates{open: o.OpenGate, remove: o.Delete, tell: g.trouble}
 	if err := g.open(); err != nil {
 		if g.lock != nil {
@@ -196,6 +198,15 @@ func (g *Guard) Start(ctx context.Context, s Spec) (Running, bool, error) {
 		s.Tasks = DefaultTasks
 	}
 	u, adopted, err := g.enlist(s, true)
+	for err != nil && u != nil && !u.leased {
+		// A hook that stops or asks has the name for as long as it runs.
+		select {
+		case <-u.stopped:
+		case <-ctx.Done():
+			return Running{}, false, err
+		}
+		u, adopted, err = g.enlist(s, true)
+	}
 	if err != nil {
 		return Running{}, false, err
 	}
@@ -215,6 +226,7 @@ func (g *Guard) Start(ctx context.Context, s Spec) (Running, bool, error) {
 }
 
 // enlist finds the unit that the spec describes, or makes it and sets it going.
+// With ErrConflict comes the unit that stands in the way.
 func (g *Guard) enlist(s Spec, leased bool) (u *unit, adopted bool, err error) {
 	if err := checkUnitName(s.Name); err != nil {
 		return nil, false, err
@@ -245,7 +257,7 @@ func (g *Guard) enlist(s Spec, leased bool) (u *unit, adopted bool, err error) {
 			return old, true, nil
 		}
 		o := old.show()
-		return nil, false, fmt.Errorf("%w: %s is %s under session %d, epoch %d: stop it first", ErrConflict, s.Name, o.State, o.Session, o.Epoch)
+		return old, false, fmt.Errorf("%w: %s is %s under session %d, epoch %d: stop it first", ErrConflict, s.Name, o.State, o.Session, o.Epoch)
 	}
 	if leased {
 		if err := g.lease.check(s.Session); err != nil {

@@ -249,3 +249,12 @@ func (o *obituary) anyDead() bool {
 }
 
 func sh(script string) []string { return []string{"/bin/sh", "-c", script} }
+
+func (r *rig) deadline() Deadline {
+	r.t.Helper()
+	info, err := r.Status(ctx(r.t))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return info.Deadline
+}

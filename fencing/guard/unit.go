@@ -88,14 +88,14 @@ func (u *unit) run() {
 		}
 		u.g.lease.doom(b)
 		u.g.records.remove(u.spec.Name)
-		if u.finish(b, err, first) {
-			return
-		}
-		if time.Since(began) >= stableAfter {
+		if time.Since(began) >= u.g.stable {
 			backoff = firstBackoff
 			u.mu.Lock()
-			u.inARow = 1
+			u.inARow = 0
 			u.mu.Unlock()
+		}
+		if u.finish(b, err, first) {
+			return
 		}
 		select {
 		case <-u.stop:
