@@ -13,6 +13,9 @@ import (
 // errShut is what raft gets when it wants to send while the gate is shut.
 var errShut = errors.New("raft transport is shut")
 
+// ErrRestart means that this node can go on, but only from a new start.
+var ErrRestart = errors.New("failoverd must be started again")
+
 // gate is raft's transport. It is shut for good when the node has stopped
 // taking part, and for sending while the disk hangs: a leader whose disk hangs
 // would otherwise keep its followers with heartbeats and commit nothing
@@ -227,12 +230,25 @@ func (g *gate) install(rpc raft.RPC, req *raft.InstallSnapshotRequest) {
 	// raft's main loop is busy with the snapshot until it answers.
 	select {
 	case a := <-answered:
+		g.outgrown(r, req, a)
 		to <- a
 	case <-g.verdict.done:
 		to <- raft.RPCResponse{Error: errShut}
 	case <-g.stop:
 		to <- raft.RPCResponse{Error: errShut}
 	}
+}
+
+// outgrown ends the node's part after a snapshot was installed over a longer
+// log. All of that log was of an old leadership and is deleted, but raft goes
+// on taking its end for this node's last entry, would vote for candidates that
+// lack what is committed, and could append nothing. A new start knows better.
+func (g *gate) outgrown(r *raft.Raft, req *raft.InstallSnapshotRequest, a raft.RPCResponse) {
+	resp, ok := a.Response.(*raft.InstallSnapshotResponse)
+	if r == nil || !ok || !resp.Success || r.LastIndex() <= req.LastLogIndex {
+		return
+	}
+	g.verdict.reach(fmt.Errorf("%w: the leader's snapshot replaced a log that was longer, and never committed: start failoverd again, its data is good", ErrRestart))
 }
 
 // answer responds in raft's place. A snapshot that follows the request is read

@@ -257,6 +257,38 @@ func TestNewerSnapshotReplacesTheLog(t *testing.T) {
 	}
 }
 
+// TestSnapshotOverALongerLogNeedsANewStart: raft would go on as if the last
+// entry were the old log's, with its lower term.
+func TestSnapshotOverALongerLogNeedsANewStart(t *testing.T) {
+	real, b, full := puppet(t)
+	entries := []*raft.Log{configurationEntry(1, 5, full)}
+	for i := range uint64(10) {
+		entries = append(entries, command(t, 2+i, 5, setNode(fmt.Sprintf("old%d", i))))
+	}
+	if resp := b.append(5, 0, 0, 1, entries...); !resp.Success {
+		t.Fatalf("%+v", resp)
+	}
+	_, err := b.install(7, 6, 6, stateOf(t, "n2", "n3"), full)
+	t.Logf("install: %v", err)
+	select {
+	case err := <-real.node.Fatal():
+		if !errors.Is(err, ErrRestart) {
+			t.Errorf("%v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("no fatal error")
+	}
+	real.stop()
+	real.start()
+	if got := real.node.raft.LastIndex(); got != 6 {
+		t.Errorf("the log ends at %d, want the snapshot's end", got)
+	}
+	if resp := b.append(7, 6, 6, 7, command(t, 7, 7, setNode("n7"))); !resp.Success {
+		t.Fatalf("%+v", resp)
+	}
+	eventually(t, "entry 7", func() bool { return len(real.machine.names()) == 3 })
+}
+
 // TestAnUnreadableSnapshotEndsTheNodesPart: raft would ask for it for ever.
 func TestAnUnreadableSnapshotEndsTheNodesPart(t *testing.T) {
 	real, b, full := puppet(t)

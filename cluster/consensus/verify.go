@@ -152,6 +152,13 @@ func verifyLog(from raft.LogStore, newest raft.SnapshotMeta, b ballot, deadline 
 	if first > newest.Index+1 {
 		return fmt.Errorf("the log begins at entry %d, but the newest snapshot ends at %d", first, newest.Index)
 	}
+	otherwise, err := endsOtherwise(from, newest)
+	if err != nil {
+		return err
+	}
+	if otherwise {
+		return dropEntries(from, first, last)
+	}
 	untrusted := uint64(0) // entries up to here are not known to lead up to the snapshot
 	previous := uint64(0)
 	for i := first; i <= last; i++ {
@@ -169,21 +176,43 @@ func verifyLog(from raft.LogStore, newest raft.SnapshotMeta, b ballot, deadline 
 		case err != nil:
 			return fmt.Errorf("read entry %d: %w", i, err)
 		}
+		if i > newest.Index {
+			previous = max(previous, newest.Term)
+		}
 		if log.Term < previous || log.Term > b.Term || log.Term == 0 {
 			return fmt.Errorf("entry %d is of term %d, after %d and in term %d", i, log.Term, previous, b.Term)
-		}
-		if i == newest.Index && log.Term != newest.Term {
-			untrusted = i
 		}
 		previous = log.Term
 	}
 	if last < newest.Index {
 		untrusted = last
 	}
-	if untrusted >= first {
-		if err := from.DeleteRange(first, untrusted); err != nil {
-			return fmt.Errorf("%w: delete entries before the snapshot: %w", ErrDisk, err)
-		}
+	return dropEntries(from, first, untrusted)
+}
+
+// endsOtherwise reports whether the log has another entry where the snapshot
+// ends. Then all that follows it is of an old leadership too.
+func endsOtherwise(from raft.LogStore, newest raft.SnapshotMeta) (bool, error) {
+	if newest.Index == 0 {
+		return false, nil
+	}
+	var log raft.Log
+	err := readEntry(from, newest.Index, &log)
+	if errors.Is(err, raft.ErrLogNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read entry %d: %w", newest.Index, err)
+	}
+	return log.Term != newest.Term, nil
+}
+
+func dropEntries(from raft.LogStore, first, last uint64) error {
+	if last < first {
+		return nil
+	}
+	if err := from.DeleteRange(first, last); err != nil {
+		return fmt.Errorf("%w: delete entries before the snapshot: %w", ErrDisk, err)
 	}
 	return nil
 }
