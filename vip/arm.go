@@ -45,6 +45,10 @@ func lifetimeFor(at gate.Instant, left time.Duration, gated bool) (lifetime, err
 // lease to be left alone.
 const refreshMargin = 250 * time.Millisecond
 
+// refreshMost is the most by which lifetimeFor ever exceeds the lease, and a
+// tick: beyond it, the lease has become shorter.
+const refreshMost = 2*time.Second + 50*time.Millisecond
+
 // Arm gives the address the time that is left of the lease. It is called
 // right before Start and after every renewal.
 func (v *VIP) Arm(left time.Duration) error { return v.ArmSince(gate.Now(), left) }
@@ -85,7 +89,11 @@ func (v *VIP) arm(since gate.Instant, left time.Duration) error {
 		v.poke()
 		return nil
 	}
-	if err := v.nl.run(context.Background(), v.keepAlive); err != nil {
+	err := v.nl.run(context.Background(), v.keepAlive)
+	if errors.Is(err, ErrNoInterface) {
+		return nil // nor is there an address to bound; the keeper waits for both
+	}
+	if err != nil {
 		return err
 	}
 	if absent {
@@ -93,6 +101,7 @@ func (v *VIP) arm(since gate.Instant, left time.Duration) error {
 		if err := v.tell(); err != nil {
 			v.log.Warn("cannot announce", "err", err)
 		}
+		v.poke()
 	}
 	return nil
 }
@@ -102,7 +111,8 @@ func (v *VIP) refreshDue(now gate.Instant) bool {
 	if !v.present || v.o.Gate == nil {
 		return true
 	}
-	return v.lft.rest(now) < v.left-now.Since(v.at)+refreshMargin
+	more := v.lft.rest(now) - (v.left - now.Since(v.at))
+	return more < refreshMargin || more > refreshMost
 }
 
 // keepAlive renews the lifetime of an active address.

@@ -19,6 +19,7 @@ const (
 // keeper is what the keeping goroutine remembers.
 type keeper struct {
 	lapsed   bool      // the kernel removed the address, and that was reported
+	late     bool      // the address's lifetime was over though the lease lives
 	linkBack bool      // the interface came back, without the address
 	restored int       // times the address was put back and not yet reported
 	reported time.Time // when it was
@@ -52,49 +53,74 @@ func (v *VIP) keep() {
 func (v *VIP) look(k *keeper) {
 	ctx, cancel := contextUntil(v.stop)
 	defer cancel()
-	missing, lapsed := false, false
+	var f finding
 	err := v.nl.run(ctx, func(h *netlink.Handle) error {
-		v.mu.Lock()
-		active := v.active
-		v.mu.Unlock()
-		if !active {
-			return nil
-		}
-		found, err := v.find(h)
-		if err != nil {
-			return err
-		}
-		missing = true
-		for _, a := range found {
-			if a.prefix == v.prefix() {
-				missing = false
-			}
-		}
-		if _, left := v.lease(); left <= 0 {
-			lapsed = missing
-			return nil
-		}
-		if missing {
-			if _, err := v.device(); err != nil {
-				return nil // told when the interface went; its return wakes us
-			}
-		}
-		return v.claim(h)
+		var err error
+		f, err = v.repair(h)
+		return err
 	})
 	switch {
 	case ctx.Err() != nil:
-	case err != nil && !errors.Is(err, ErrLapsed) && !errors.Is(err, ErrNotArmed):
-		if time.Since(k.failed) >= reportGap {
+	case f.lapsed:
+		if !k.lapsed {
+			k.lapsed = true
+			v.report(EventLapsed, fmt.Sprintf("%s was removed from %s by the kernel: its lease was not renewed", v.addr, v.o.Interface))
+		}
+	case err != nil:
+		if !errors.Is(err, ErrLapsed) && time.Since(k.failed) >= reportGap {
 			k.failed = time.Now()
 			v.report(EventFailed, fmt.Sprintf("cannot keep %s on %s: %v", v.addr, v.o.Interface, err))
 		}
-	case lapsed && !k.lapsed:
-		k.lapsed = true
-		v.report(EventLapsed, fmt.Sprintf("%s was removed from %s by the kernel: its lease was not renewed", v.addr, v.o.Interface))
-	case missing && !lapsed && err == nil:
+	case f.restored:
+		k.late = f.expired
 		v.putBack(k)
+	case f.there && k.lapsed:
+		v.putBack(k) // an Arm was faster
 	}
 }
+
+// finding is what a look at the address gave.
+type finding struct {
+	there    bool // it was there
+	restored bool // it was missing and has been put back
+	expired  bool // it was missing because its lifetime was over
+	lapsed   bool // it is missing and has to be, for want of a lease
+}
+
+// repair does what an active address needs. It runs alone.
+func (v *VIP) repair(h *netlink.Handle) (f finding, err error) {
+	v.mu.Lock()
+	active, lft := v.active, v.lft
+	v.mu.Unlock()
+	if !active {
+		return f, nil
+	}
+	found, err := v.find(h)
+	if err != nil {
+		return f, err
+	}
+	for _, a := range found {
+		f.there = f.there || a.prefix == v.prefix()
+	}
+	now, left := v.lease()
+	if left <= 0 {
+		f.lapsed = !f.there
+		return f, nil
+	}
+	if _, err := v.device(); err != nil && !f.there {
+		return f, nil // told when the interface went; its return wakes us
+	}
+	if err := v.claim(h); err != nil {
+		f.lapsed = !f.there && errors.Is(err, ErrLeaseTooShort)
+		return f, err
+	}
+	f.restored = !f.there
+	f.expired = f.restored && lft.rest(now) < lifetimeEarly
+	return f, nil
+}
+
+// lifetimeEarly is by how much the kernel may end a lifetime too early.
+const lifetimeEarly = 50 * time.Millisecond
 
 // putBack announces an address that was missing and reports it.
 func (v *VIP) putBack(k *keeper) {
@@ -110,6 +136,8 @@ func (v *VIP) putBack(k *keeper) {
 		text = fmt.Sprintf("%s is back on %s: its lease was resumed", v.addr, v.o.Interface)
 	case k.linkBack:
 		event, text = EventLinkUp, fmt.Sprintf("interface %s is back; %s put back and announced", v.o.Interface, v.addr)
+	case k.late:
+		text = fmt.Sprintf("%s was removed from %s by the kernel: its lifetime was renewed too late; put back and announced", v.addr, v.o.Interface)
 	default:
 		k.restored++
 		if time.Since(k.reported) < reportGap {
@@ -120,7 +148,7 @@ func (v *VIP) putBack(k *keeper) {
 		}
 		k.restored, k.reported = 0, time.Now()
 	}
-	k.lapsed, k.linkBack = false, false
+	k.lapsed, k.late, k.linkBack = false, false, false
 	v.report(event, text)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	stdnet "net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -174,4 +175,242 @@ func TestClaimAndGiveUp(t *testing.T) {
 			t.Errorf("second Stop: %v", err)
 		}
 	})
+}
+
+func TestKeepPrefix(t *testing.T) {
+	nettest.NeedNet(t)
+	h := nettest.NewNet(t).Host()
+	n := newNode(t, h, true, func(o *vip.Options) {
+		o.Address, o.KeepPrefix = netip.MustParsePrefix("198.51.100.7/25"), true
+	})
+	n.start(t, lease)
+	found := false
+	for _, a := range h.Addrs() {
+		if a.String() == "198.51.100.7/25 eth0:fod" && a.Flags&unix.IFA_F_NOPREFIXROUTE == 0 {
+			found = true
+		}
+	}
+	if !found {
+		t.Errorf("addresses %v", h.Addrs())
+	}
+	if !strings.Contains(listing(t, h), "198.51.100.0/25") {
+		t.Error("no route to the kept prefix")
+	}
+	if err := n.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A Stop that leaves the address in another guise on the host has not stopped it.
+func TestStopFindsEveryEntry(t *testing.T) {
+	both(t, func(t *testing.T, gated bool) {
+		h := nettest.NewNet(t).Host()
+		n := newNode(t, h, gated, nil)
+		n.start(t, lease)
+		h.AddAddr(address + "/24") // an administrator made it static
+		if err := n.Stop(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(listing(t, h), address) {
+			t.Error("still there after a Stop that was proven")
+		}
+		// It is not to be active, but there: that is running, whoever did it.
+		h.AddAddr(address + "/24")
+		if !n.running(t) {
+			t.Error("not running though the host has the address")
+		}
+		if err := n.Stop(ctx); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// After a Stop something else puts the address back: it serves nobody.
+func TestStoppedAddressStaysShut(t *testing.T) {
+	nettest.NeedNet(t)
+	net := nettest.NewNet(t)
+	h, client := net.Host(), net.Host()
+	h.Echo(7)
+	n := newNode(t, h, true, nil)
+	n.start(t, lease)
+	c := client.Dial(address, 7)
+	if !c.Answers() {
+		t.Fatal("no answer")
+	}
+	if err := n.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	h.AddAddr(address + "/32")
+	if c.Ask(100 * time.Millisecond) {
+		t.Error("answered though it was stopped")
+	}
+}
+
+// The standby's own programs reach the address on the holder.
+func TestStandbyIsAClientToo(t *testing.T) {
+	nettest.NeedNet(t)
+	net := nettest.NewNet(t)
+	a, b := net.Host(), net.Host()
+	a.Echo(7)
+	holder, standby := newNode(t, a, true, nil), newNode(t, b, true, nil)
+	holder.start(t, lease)
+	mac, err := holder.VIP.MAC()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := standby.Prepare(ctx, []stdnet.HardwareAddr{mac}); err != nil {
+		t.Fatal(err)
+	}
+	if left := standby.gate.Left(addr); left != 0 {
+		t.Fatalf("open on the standby for %s", left)
+	}
+	if !b.Dial(address, 7).Answers() {
+		t.Error("a host on which the address is shut must still reach it elsewhere")
+	}
+}
+
+func TestShortLeases(t *testing.T) {
+	nettest.NeedNet(t)
+	h := nettest.NewNet(t).Host()
+	n := newNode(t, h, false, nil)
+	err := n.Arm(time.Second)
+	if !errors.Is(err, vip.ErrLeaseTooShort) || !strings.Contains(err.Error(), "3s") {
+		t.Errorf("err = %v, want ErrLeaseTooShort with the least", err)
+	}
+	if g := newNode(t, nettest.NewNet(t).Host(), true, nil); g.Arm(100*time.Millisecond) != nil {
+		t.Error("100 ms refused with a gate")
+	} else if err := g.Arm(0); !errors.Is(err, vip.ErrLapsed) {
+		t.Errorf("err = %v, want ErrLapsed", err)
+	}
+	for _, n := range []*node{n} {
+		if n.Kappa() != 400*time.Millisecond || strings.Join(n.Guarantee(), ", ") != "address lifetime" {
+			t.Errorf("kappa %s, guarantee %v", n.Kappa(), n.Guarantee())
+		}
+	}
+}
+
+func TestRefusedOptions(t *testing.T) {
+	for text, o := range map[string]vip.Options{
+		"no address":        {Interface: "eth0"},
+		"not supported yet": {Address: netip.MustParsePrefix("2001:db8::1/64"), Interface: "eth0"},
+		"no interface":      {Address: netip.MustParsePrefix("192.0.2.1/24")},
+		"longer than":       {Address: netip.MustParsePrefix("192.0.2.1/24"), Interface: "averyveryverylongname"},
+		"network itself":    {Address: netip.MustParsePrefix("192.0.2.0/24"), Interface: "eth0"},
+		"broadcast":         {Address: netip.MustParsePrefix("192.0.2.255/24"), Interface: "eth0"},
+		"can claim":         {Address: netip.MustParsePrefix("224.0.0.5/24"), Interface: "eth0"},
+		"IPv4 address":      {Address: netip.MustParsePrefix("::ffff:192.0.2.1/120"), Interface: "eth0"},
+	} {
+		if v, err := vip.New(o); err == nil {
+			v.Close()
+			t.Errorf("%v accepted", o.Address)
+		} else if !strings.Contains(err.Error(), text) {
+			t.Errorf("%v: %q does not say %q", o.Address, err, text)
+		}
+	}
+	if _, err := vip.New(vip.Options{Address: netip.MustParsePrefix("2001:db8::1/64"), Interface: "eth0"}); !errors.Is(err, vip.ErrIPv6) {
+		t.Errorf("IPv6: %v", err)
+	}
+	err := vip.CheckInterface("nosuch0")
+	if !errors.Is(err, vip.ErrNoInterface) || !strings.Contains(err.Error(), "lo") {
+		t.Errorf("CheckInterface: %v", err)
+	}
+	if err := vip.CheckInterface("lo"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPool(t *testing.T) {
+	nettest.NeedNet(t)
+	h := nettest.NewNet(t).Host()
+	p := vip.NewPool(vip.Options{Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	o := vip.Options{Name: "a", Address: netip.MustParsePrefix(address + "/24"), Interface: "eth0"}
+	h.Do(func() error {
+		a, err := p.Get(o)
+		if err != nil {
+			return err
+		}
+		if b, err := p.Get(o); err != nil || a != b {
+			t.Errorf("not the same again: %v", err)
+		}
+		o.KeepPrefix = true
+		if b, err := p.Get(o); err != nil || a == b {
+			t.Errorf("the same for another claim: %v", err)
+		}
+		return nil
+	})
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := p.Get(o); !errors.Is(err, vip.ErrClosed) {
+		t.Errorf("Get after Close: %v", err)
+	}
+}
+
+// Everything at once, for the race detector.
+func TestConcurrent(t *testing.T) {
+	both(t, func(t *testing.T, gated bool) {
+		h := nettest.NewNet(t).Host()
+		n := newNode(t, h, gated, nil)
+		var wg sync.WaitGroup
+		for i := range 4 {
+			wg.Go(func() {
+				for range 10 {
+					if err := n.Arm(lease); err != nil {
+						t.Error(err)
+					}
+					switch i {
+					case 0:
+						_ = n.VIP.Start(ctx, 1) // ErrNotArmed beside a Stop
+					case 1:
+						if err := n.Stop(ctx); err != nil {
+							t.Error(err)
+						}
+					case 2:
+						_ = n.Announce(ctx) // ErrNotActive after a Stop
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if err := n.Stop(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if n.running(t) {
+			t.Error("running after the last Stop")
+		}
+	})
+}
+
+func TestAsOrdinaryUser(t *testing.T) { nettest.AsUser(t, "TestClaimAndGiveUp") }
+
+// BenchmarkStart measures from the call of Arm and Start to the first packet
+// of the announcement at a neighbour, as the take-over's client sees it.
+func BenchmarkStart(b *testing.B) {
+	nettest.NeedNet(b)
+	net := nettest.NewNet(b)
+	h, client := net.Host(), net.Host()
+	n := newNode(b, h, true, nil)
+	tap := client.Tap()
+	var total, call time.Duration
+	for b.Loop() {
+		begin := time.Now()
+		n.start(b, lease)
+		call += time.Since(begin)
+		var first time.Time
+		nettest.Eventually(b, "the announcement", func() bool {
+			f := tap.Frames(func(f nettest.Frame) bool { return f.SPA == addr && f.At.After(begin) })
+			if len(f) > 0 {
+				first = f[0].At
+			}
+			return len(f) > 0
+		})
+		total += first.Sub(begin)
+		b.StopTimer()
+		if err := n.Stop(ctx); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(total.Microseconds())/float64(b.N), "µs-to-wire")
+	b.ReportMetric(float64(call.Microseconds())/float64(b.N), "µs-call")
 }

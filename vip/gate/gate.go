@@ -239,29 +239,41 @@ func (g *Gate) Remove(addrs []netip.Addr) error {
 	})
 }
 
-// apply commits a change that only ever closes, against any generation of the
-// ruleset; when our tables are gone it puts them back first.
+// apply commits a change that only ever closes, and therefore in the end
+// against any generation of the ruleset; when our tables are gone it puts them
+// back first.
 func (g *Gate) apply(build func(*batch), done func()) error {
-	commit := func() error {
-		b := g.c.start()
-		b.begin(0)
-		build(b)
-		b.commit()
-		return g.c.transact()
-	}
-	err := commit()
-	g.gen = 0 // nobody knows what else was committed before ours
-	if errors.Is(err, unix.ENOENT) {
-		if err = g.catchUp(); err == nil {
-			err = commit()
-			g.gen = 0
+	if g.gen != 0 {
+		// In the hope that nobody has committed anything: then the next Arm
+		// need not look at the tables again.
+		if err := g.commit(g.gen, build); err == nil {
+			g.gen = nextGeneration(g.gen)
+			done()
+			return nil
 		}
 	}
-	if err != nil {
+	g.gen = 0
+	if err := g.commit(0, build); errors.Is(err, unix.ENOENT) {
+		if err := g.catchUp(); err != nil {
+			return err
+		}
+		g.gen = 0
+		if err := g.commit(0, build); err != nil {
+			return err
+		}
+	} else if err != nil {
 		return err
 	}
 	done()
 	return nil
+}
+
+func (g *Gate) commit(gen uint32, build func(*batch)) error {
+	b := g.c.start()
+	b.begin(gen)
+	build(b)
+	b.commit()
+	return g.c.transact()
 }
 
 // State returns for each managed address how long the kernel keeps it open,
