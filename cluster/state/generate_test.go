@@ -15,7 +15,7 @@ func drawCommand(t *rapid.T, s *State, term uint64) Command {
 	kinds := []func() Command{
 		d.open, d.open, d.close, d.end, d.end, d.fence,
 		d.grant, d.grant, d.grant, d.grant, d.handOver, d.handOver, d.handOver, d.released, d.released, d.released,
-		d.start, d.services, d.pause, d.standby, d.move, d.failure, d.setNode, d.rare,
+		d.start, d.services, d.services, d.pause, d.standby, d.move, d.failure, d.setNode, d.rare,
 	}
 	return kinds[rapid.IntRange(0, len(kinds)-1).Draw(t, "kind")]()
 }

@@ -18,6 +18,7 @@ type model struct {
 
 type modelSession struct {
 	node   string
+	boot   string
 	status SessionStatus
 	proofs []ProofKind
 }
@@ -41,8 +42,17 @@ func newModel() *model {
 // have been. before is the state that it met.
 func (m *model) took(t *rapid.T, before *State, cmd Command, res Result, term uint64) {
 	switch c := cmd.(type) {
+	case SetNode:
+		if n := before.Nodes[c.Node]; n != nil && c.Birth != "" && n.Birth != "" && n.Birth != c.Birth {
+			m.rest(t, c, c.Node)
+		}
 	case RemoveNode:
+		m.rest(t, c, c.Node)
 		delete(m.current, c.Node)
+	case Started:
+		if n := before.Nodes[c.Node]; n.Birth != "" && n.Birth != c.Birth {
+			t.Fatalf("%+v was taken for %+v", c, *n)
+		}
 	case OpenSession:
 		m.opened(t, c, res)
 	case CloseSession:
@@ -65,8 +75,27 @@ func (m *model) took(t *rapid.T, before *State, cmd Command, res Result, term ui
 		if m.sessions[c.Session].status == SessionOpen || m.sessions[c.Session].node == c.Proposer || before.Paused != nil {
 			t.Fatalf("%+v must not fence %+v", c, m.sessions[c.Session])
 		}
+		for name, svc := range m.services {
+			if len(svc.under(c.Session)) > 0 && before.Services[name].Paused != nil {
+				t.Fatalf("%+v must not fence for %s, which is paused", c, name)
+			}
+		}
 	}
 	m.settle()
+}
+
+// rest fails when anything of the node still has to be waited for.
+func (m *model) rest(t *rapid.T, cmd Command, node string) {
+	for id, sess := range m.sessions {
+		if sess.node == node && sess.status != SessionEnded {
+			t.Fatalf("%+v was carried out while session %d is %s", cmd, id, sess.status)
+		}
+	}
+}
+
+// under returns the epochs of a session that are not over.
+func (svc *modelService) under(session uint64) []uint64 {
+	return slices.DeleteFunc(svc.open(), func(e uint64) bool { return svc.epochs[e-1].session != session })
 }
 
 func (m *model) service(name string) *modelService {
@@ -78,7 +107,7 @@ func (m *model) service(name string) *modelService {
 
 func (m *model) opened(t *rapid.T, c OpenSession, res Result) {
 	if known := m.sessions[res.Session]; known != nil {
-		if known.node != c.Node || known.status != SessionOpen || m.current[c.Node] != res.Session {
+		if known.node != c.Node || known.boot != c.BootID || known.status != SessionOpen || m.current[c.Node] != res.Session {
 			t.Fatalf("%+v gave back %+v", c, known)
 		}
 		return
@@ -91,7 +120,7 @@ func (m *model) opened(t *rapid.T, c OpenSession, res Result) {
 			sess.status = SessionClosing
 		}
 	}
-	m.sessions[res.Session] = &modelSession{node: c.Node, status: SessionOpen}
+	m.sessions[res.Session] = &modelSession{node: c.Node, boot: c.BootID, status: SessionOpen}
 	m.current[c.Node] = res.Session
 }
 
@@ -102,6 +131,14 @@ func (m *model) ended(t *rapid.T, c EndSession, term uint64) {
 	}
 	if c.Proof == ProofExpired && c.Term != term {
 		t.Fatalf("%+v was taken in term %d", c, term)
+	}
+	if c.Proof == ProofVouched && (c.By == "" || c.Why == "") {
+		t.Fatalf("%+v was taken unsigned", c)
+	}
+	for name, svc := range m.services {
+		if held := svc.under(c.Session); c.Proof == ProofReleased && len(held) > 0 {
+			t.Fatalf("%+v was taken while epochs %v of %s are not over", c, held, name)
+		}
 	}
 	sess.status = SessionEnded
 	if !slices.Contains(sess.proofs, c.Proof) {

@@ -10,10 +10,12 @@ import (
 )
 
 // A failure prints how to reproduce it; files are not left in the tree, where
-// runs against mutants would heap them up.
+// runs against mutants would heap them up, and not long is spent on shrinking.
 func init() {
-	if err := flag.Set("rapid.nofailfile", "true"); err != nil {
-		panic(err)
+	for name, value := range map[string]string{"rapid.nofailfile": "true", "rapid.shrinktime": "3s"} {
+		if err := flag.Set(name, value); err != nil {
+			panic(err)
+		}
 	}
 }
 
@@ -96,7 +98,7 @@ func (w *world) follow() {
 		w.m.service(name).takeover = svc.Spec.Takeover
 	}
 	for id, sess := range w.s.Sessions {
-		w.m.sessions[id] = &modelSession{node: sess.Node, status: sess.Status}
+		w.m.sessions[id] = &modelSession{node: sess.Node, boot: sess.BootID, status: sess.Status}
 		w.m.current[sess.Node] = id
 	}
 }
