@@ -63,10 +63,8 @@ func (l *Lab) AddHost(name string) (*Host, error) {
 		lab: l, name: name, address: netip.AddrFrom4(base),
 		mac: net.HardwareAddr{0x02, 0xfa, 0x11, 0, 0, last},
 	}
-	for _, dir := range []string{h.Dir(), filepath.Join(h.Dir(), "data")} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, fmt.Errorf("add host %s: %w", name, err)
-		}
+	if err := os.Mkdir(h.Dir(), 0o755); err != nil {
+		return nil, fmt.Errorf("add host %s: %w", name, err)
 	}
 	if l.cgroups != "" {
 		if _, err := makeCgroup(l.cgroups, h.cgroup("system")); err != nil {

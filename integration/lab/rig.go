@@ -1,0 +1,250 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Service is the name of the rig's service, and VIP and Port are where clients ask.
+const (
+	Service = "pet"
+	Port    = 8080
+)
+
+// VIP is the rig's virtual address.
+var VIP = netip.MustParseAddr("10.77.0.100")
+
+// Rig is everything that demo, bench and tests start from: three hosts with
+// daemons, one service, a client that asks all the time, and the three views.
+type Rig struct {
+	Lab       *Lab
+	Failoverd *Failoverd
+	Client    *Asking
+	options   RigOptions
+	pet       string
+	healed    time.Duration // when the last partition ended; 0: none in this measurement
+}
+
+// RigOptions say how the rig is made.
+type RigOptions struct {
+	Profile string // default, fast
+	// Alone makes the service the virtual address and nothing else; what
+	// answers then runs on every host all the time.
+	Alone bool
+	Hosts []string // default a, b, c
+	Every time.Duration
+	Log   func(format string, args ...any)
+	Keep  bool   // leaves the logs behind
+	Bin   string // of the product's programs; default: bin beside go.mod
+	Extra string // further lines for every node's file
+}
+
+// NewRig makes the rig and waits until the service runs and a client is
+// answered. Close it.
+func NewRig(ctx context.Context, o RigOptions) (_ *Rig, err error) {
+	if o.Log == nil {
+		o.Log = func(string, ...any) {}
+	}
+	l, err := New(Options{Hosts: o.Hosts, Log: o.Log, Keep: o.Keep, Bin: o.Bin})
+	if err != nil {
+		return nil, err
+	}
+	r := &Rig{Lab: l, options: o}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.Close())
+		}
+	}()
+	hosts := l.Hosts()
+	if err := l.Watch(VIP); err != nil {
+		return nil, err
+	}
+	if r.Failoverd, err = l.Failoverd(FailoverdOptions{Hosts: hosts, Profile: o.Profile, Extra: o.Extra}); err != nil {
+		return nil, err
+	}
+	if r.pet, err = l.Pet(ctx); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(r.shared(), 0o755); err != nil {
+		return nil, fmt.Errorf("make shared storage: %w", err)
+	}
+	l.WatchData(r.shared())
+	o.Log("three hosts on a bridge, failoverd on each, profile %s", r.Failoverd.profile)
+	for _, h := range hosts {
+		if err := r.startHost(h); err != nil {
+			return nil, err
+		}
+	}
+	if _, _, err := r.Failoverd.Settled(ctx, ""); err != nil {
+		return nil, r.explain(err)
+	}
+	if err := r.Failoverd.Apply(ctx, r.services()); err != nil {
+		return nil, r.explain(err)
+	}
+	holder, status, err := r.Failoverd.Settled(ctx, Service)
+	if err != nil {
+		return nil, r.explain(err)
+	}
+	o.Log("%s leads, %s holds the service and %s", status.Leader, holder, VIP)
+	client, err := l.Client("client")
+	if err != nil {
+		return nil, err
+	}
+	if r.Client, err = client.Ask(Ask{Target: netip.AddrPortFrom(VIP, Port), Every: o.Every}); err != nil {
+		return nil, err
+	}
+	if _, err := r.Client.WaitAnswer(ctx, 0); err != nil {
+		return nil, r.explain(err)
+	}
+	return r, nil
+}
+
+// Close ends everything.
+func (r *Rig) Close() error { return r.Lab.Close() }
+
+// shared is the directory that all hosts share, as shared storage.
+func (r *Rig) shared() string { return filepath.Join(r.Lab.Dir(), "shared") }
+
+// services is the file that is applied.
+func (r *Rig) services() string {
+	process := fmt.Sprintf(`
+  process %q {
+    command = [%q, "-listen", "0.0.0.0:%d", "-dir", %q]
+    ready   = "127.0.0.1:%d"
+  }`, Service, r.pet, Port, r.shared(), Port)
+	if r.options.Alone {
+		process = ""
+	}
+	return fmt.Sprintf("service %q {%s\n  vip \"%s/24\" { interface = %q }\n}\n", Service, process, VIP, Interface)
+}
+
+// startHost starts what runs on a host from its boot on.
+func (r *Rig) startHost(h *Host) error {
+	if r.options.Alone {
+		if err := r.startResponder(h); err != nil {
+			return err
+		}
+	}
+	return r.Failoverd.Start(h)
+}
+
+// startResponder starts a pet without state that answers whether or not the
+// host holds the address.
+func (r *Rig) startResponder(h *Host) error {
+	cmd := exec.Command(r.pet, "-listen", fmt.Sprintf("0.0.0.0:%d", Port), "-node", h.Name())
+	_, err := h.Start(cmd)
+	return err
+}
+
+// PowerOn boots a host and starts what runs on it from its boot on.
+func (r *Rig) PowerOn(h *Host) error {
+	if err := h.PowerOn(); err != nil {
+		return err
+	}
+	return r.startHost(h)
+}
+
+// Settled waits until the cluster is whole, the service runs and the client is
+// answered, and gives the holder.
+func (r *Rig) Settled(ctx context.Context) (*Host, Status, error) {
+	holder, status, err := r.Failoverd.Settled(ctx, Service)
+	if err != nil {
+		return nil, status, r.explain(err)
+	}
+	if holder == nil {
+		return nil, status, fmt.Errorf("the holder %q is no host of the lab", status.holder(Service))
+	}
+	if _, err := r.Client.WaitAnswerBy(ctx, holder.Name(), r.Lab.Now()); err != nil {
+		return nil, status, r.explain(err)
+	}
+	return holder, status, nil
+}
+
+// explain adds what the daemons logged last.
+func (r *Rig) explain(err error) error {
+	var text strings.Builder
+	for _, h := range r.Failoverd.Hosts() {
+		raw, readErr := os.ReadFile(r.Failoverd.LogFile(h))
+		if readErr != nil {
+			continue
+		}
+		lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
+		fmt.Fprintf(&text, "\n--- %s\n%s", h, strings.Join(lines[max(0, len(lines)-15):], "\n"))
+	}
+	return fmt.Errorf("%w%s", err, text.String())
+}
+
+// Measurement is what one fault cost.
+type Measurement struct {
+	Before, After string // the holders
+	From, To      time.Duration
+	Silence       time.Duration // longest time between two answers to the client
+	SilenceAt     time.Duration
+	// AfterHeal is the same from the end of the partition on, if there was one.
+	AfterHeal     time.Duration
+	LostAfterHeal int
+	Lost          int           // requests that got no answer
+	Stall         time.Duration // of the client itself; part of Silence may be it
+	Figures       Figures
+	Status        Status // when all had settled
+}
+
+// Measure has the cluster settled, then lets fault happen and be undone, waits
+// until all has settled again, and says what the client and the views saw of it.
+func (r *Rig) Measure(ctx context.Context, fault func(holder *Host, s Status) error) (Measurement, error) {
+	var m Measurement
+	holder, status, err := r.Settled(ctx)
+	if err != nil {
+		return m, fmt.Errorf("before the fault: %w", err)
+	}
+	m.Before, m.From = holder.Name(), r.Lab.Now()
+	r.healed = 0
+	if err := fault(holder, status); err != nil {
+		return m, err
+	}
+	after, status, err := r.Settled(ctx)
+	if err != nil {
+		return m, fmt.Errorf("after the fault: %w", err)
+	}
+	m.After, m.Status, m.To = after.Name(), status, r.Lab.Now()
+	if err := r.Client.Settle(ctx, m.To); err != nil {
+		return m, err
+	}
+	m.Silence, m.SilenceAt = r.Client.Silence(m.From, m.To)
+	if r.healed > 0 {
+		m.AfterHeal, _ = r.Client.Silence(r.healed, m.To)
+		m.LostAfterHeal = len(r.Client.Lost(r.healed, m.To))
+	}
+	m.Lost, m.Stall = len(r.Client.Lost(m.From, m.To)), r.Client.Stall()
+	m.Figures, err = r.Lab.Judge(m.From, m.To)
+	return m, err
+}
+
+// Moved waits until another node than before answers the client.
+func (r *Rig) Moved(ctx context.Context, before *Host, since time.Duration) error {
+	return r.Client.until(ctx, func() bool {
+		for _, q := range r.Client.Requests(since, r.Lab.Now()) {
+			if q.Outcome == Answered && q.Node != before.Name() {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// Wait lets time pass, or ends early with the context.
+func Wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
