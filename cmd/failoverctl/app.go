@@ -273,7 +273,12 @@ func (a *app) tlsConfig() (*tls.Config, error) {
 	if ca == "" || cert == "" || key == "" {
 		return nil, usagef("give all of --ca, --cert and --key", "TLS needs all three files: the authority's certificate, ours, and our key")
 	}
-	return loadTLS(ca, cert, key)
+	files := config.TLS{CA: ca, Cert: cert, Key: key} // the same check as between nodes
+	tlsConfig, err := files.Client()
+	if err != nil {
+		return nil, fmt.Errorf("read --ca, --cert and --key: %w", err)
+	}
+	return tlsConfig, nil
 }
 
 // within is the context of one call: the command's, with its time limit.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 
 	"github.com/spf13/cobra"
 
@@ -81,10 +80,7 @@ func memberRole(name string) (state.Role, error) {
 func memberAddress(text string) (string, error) {
 	address, err := config.ParseAddress(text, config.DefaultPort)
 	if err != nil {
-		return "", usagef("write the address as it stands in the node's own file", "%q is no address of a node: %v", text, err)
-	}
-	if _, _, err := net.SplitHostPort(address); err != nil {
-		return "", usagef("write HOST or HOST:PORT", "%q is no address of a node: %v", text, err)
+		return "", usagef("write the address as it stands in the node's own file", "%v", err)
 	}
 	return address, nil
 }

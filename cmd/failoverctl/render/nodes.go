@@ -61,8 +61,20 @@ func (v *statusView) holderState(svc cluster.ServiceStatus, n cluster.NodeStatus
 	text := v.stateText(svc.State)
 	if n.Alive != "yes" {
 		text += ", " + v.alive(n)
-	} else if n.Standby != nil {
-		text += ", on standby"
+	} else {
+		text += v.marks(n)
+	}
+	return text
+}
+
+// marks are what an operator or the leader has decided about a node.
+func (v *statusView) marks(n cluster.NodeStatus) string {
+	text := ""
+	if n.Standby != nil {
+		text += v.paint(yellow, ", on standby")
+	}
+	if n.SessionState == string(state.SessionClosing) {
+		text += v.paint(yellow, ", session closing")
 	}
 	return text
 }
@@ -83,12 +95,7 @@ func (v *statusView) alive(n cluster.NodeStatus) string {
 	default:
 		text = v.paint(yellow, "unknown")
 	}
-	if n.Standby != nil {
-		text += v.paint(yellow, ", on standby")
-	}
-	if n.SessionState == string(state.SessionClosing) {
-		text += v.paint(yellow, ", session closing")
-	}
+	text += v.marks(n)
 	if n.Leader {
 		text += ", leads"
 	}

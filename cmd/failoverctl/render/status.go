@@ -93,8 +93,10 @@ func (v *statusView) leader() string {
 func (v *statusView) source() string {
 	node := Plain(v.st.Node)
 	switch {
+	case v.st.Quorum && v.st.Age < 10*time.Millisecond:
+		return fmt.Sprintf("quorum, just now (%s)", node)
 	case v.st.Quorum:
-		return fmt.Sprintf("quorum, %s old (%s)", Span(max(v.st.Age, 0)), node)
+		return fmt.Sprintf("quorum, %s old (%s)", Span(v.st.Age), node)
 	case v.st.Age < 0:
 		return v.paint(yellow, node+" alone, of unknown age")
 	}
