@@ -262,8 +262,8 @@ func (n *Node) foresee(st *state.State) {
 		n.wg.Go(func() {
 			ctx, cancel := context.WithTimeout(n.ctx, n.TTL)
 			defer cancel()
-			if err := n.unit(spec.Name).prepare(ctx, spec, n.knownMACs(holder)); err != nil {
-				n.Log.Warn("preparing a take-over found", "service", spec.Name, "err", err)
+			if err := n.unit(spec.Name).prepare(ctx, spec, n.knownMACs()); err != nil {
+				n.Log.Warn("preparing a take-over found", "service", spec.Name, "holder", holder, "err", err)
 			}
 		})
 	}

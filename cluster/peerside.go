@@ -83,11 +83,7 @@ func (n *Node) Prepare(ctx context.Context, service string) error {
 	if n.Renewals.Left() <= 0 {
 		return fmt.Errorf("%w: %s has no lease now", ErrRefused, n.Self)
 	}
-	holder := ""
-	if g := svc.Newest(); g != nil {
-		holder = g.Node
-	}
-	return n.unit(service).prepare(ctx, svc.Spec, n.knownMACs(holder))
+	return n.unit(service).prepare(ctx, svc.Spec, n.knownMACs())
 }
 
 // Report is this node's account of itself.
@@ -174,15 +170,17 @@ func ownMACs() []string {
 	return out
 }
 
-// knownMACs are the hardware addresses of a node, as it last told.
-func (n *Node) knownMACs(node string) []net.HardwareAddr {
+// knownMACs are the hardware addresses of all nodes, as they last told: who of
+// them has the address now is the holder, or has just been made it.
+func (n *Node) knownMACs() []net.HardwareAddr {
 	n.mu.Lock()
-	r := n.reports[node]
-	n.mu.Unlock()
+	defer n.mu.Unlock()
 	var out []net.HardwareAddr
-	for _, text := range r.MACs {
-		if mac, err := net.ParseMAC(text); err == nil {
-			out = append(out, mac)
+	for _, r := range n.reports {
+		for _, text := range r.MACs {
+			if mac, err := net.ParseMAC(text); err == nil {
+				out = append(out, mac)
+			}
 		}
 	}
 	return out
