@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/failoverd/failoverd/service/cgroup"
 )
 
@@ -141,4 +143,13 @@ func lastBeat(t *testing.T, path string) (Deadline, bool) {
 		Boot: time.Duration(binary.BigEndian.Uint64(b)),
 		Raw:  time.Duration(binary.BigEndian.Uint64(b[8:])),
 	}, true
+}
+
+func release(t *testing.T) string {
+	t.Helper()
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		t.Fatal(err)
+	}
+	return unix.ByteSliceToString(u.Release[:])
 }

@@ -241,8 +241,8 @@ func limitPids(tasks int) {
 	if err := unix.Uname(&u); err != nil || !kernelAtLeast(unix.ByteSliceToString(u.Release[:]), 6, 14) {
 		return
 	}
-	n := max(tasks, 301) // the kernel's least
-	_ = os.WriteFile("/proc/sys/kernel/pid_max", []byte(strconv.Itoa(n)), 0)
+	// The IDs below 300 are given out once and not again (RESERVED_PIDS).
+	_ = os.WriteFile("/proc/sys/kernel/pid_max", []byte(strconv.Itoa(tasks+300)), 0)
 }
 
 // kernelAtLeast compares a release such as "6.18.4-arch1".

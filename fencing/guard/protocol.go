@@ -196,8 +196,8 @@ type Spec struct {
 	// Restarts is how many crashes in a row are answered by a restart; a minute
 	// of good running starts the count anew.
 	Restarts int `json:"restarts,omitempty"`
-	// Tasks bounds processes and threads; 0: DefaultTasks. It holds where the
-	// pids controller or a PID limit per namespace (Linux 6.14) is at hand.
+	// Tasks bounds processes and threads, give or take 300; 0: DefaultTasks. It holds
+	// where the pids controller or a PID limit per namespace (Linux 6.14) is at hand.
 	Tasks int `json:"tasks,omitempty"`
 	// LogBytes bounds the log file; it is rotated once. 0: DefaultLogBytes.
 	LogBytes int64 `json:"log_bytes,omitempty"`
