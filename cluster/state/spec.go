@@ -22,8 +22,9 @@ const (
 // maxInterface is the kernel's longest interface name (IFNAMSIZ - 1), in bytes.
 const maxInterface = 15
 
-// stopSignals are the signals that a process may be asked to stop with.
-var stopSignals = []string{"TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH", "ABRT", "KILL"}
+// stopSignals are the signals that a process may be asked to stop with. KILL is
+// no asking: it follows by itself when the stop takes too long.
+var stopSignals = []string{"TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH", "ABRT"}
 
 // Validate reports everything that is wrong with a specification, joined. It
 // looks at the text alone: whether nodes, interfaces and programs exist is for
