@@ -85,6 +85,7 @@ type leadership struct {
 	// members orders changes of the membership: one at a time.
 	members   sync.Mutex
 	committed atomic.Pointer[clock.Reading]
+	confirmed atomic.Pointer[clock.Reading] // when a majority last said that this node leads
 }
 
 // heardOf is a report and when it came.

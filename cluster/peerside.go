@@ -83,6 +83,11 @@ func (n *Node) Prepare(ctx context.Context, service string) error {
 	if n.Renewals.Left() <= 0 {
 		return fmt.Errorf("%w: %s has no lease now", ErrRefused, n.Self)
 	}
+	if g := svc.Newest(); g != nil {
+		if _, ok := n.recent(g.Node); !ok {
+			n.ask(ctx, askLimit) // whose hardware address has the service now is no conflict
+		}
+	}
 	return n.unit(service).prepare(ctx, svc.Spec, n.knownMACs())
 }
 
@@ -191,16 +196,29 @@ const surveyInterval = 2 * time.Second
 
 // survey keeps the other nodes' accounts at hand.
 func (n *Node) survey(ctx context.Context) {
-	tick := time.NewTicker(surveyInterval)
-	defer tick.Stop()
 	for {
 		n.ask(ctx, time.Second)
-		select {
-		case <-ctx.Done():
+		wait := surveyInterval
+		if !n.heardAll() {
+			wait = surveyInterval / 20
+		}
+		if sleep(ctx, wait) != nil {
 			return
-		case <-tick.C:
 		}
 	}
+}
+
+// heardAll reports whether every other node has told of itself at least once.
+func (n *Node) heardAll() bool {
+	st := n.Voter.View()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for name := range st.Nodes {
+		if _, ok := n.reports[name]; !ok && name != n.Self {
+			return false
+		}
+	}
+	return st.Cluster.ID != ""
 }
 
 // ask gathers the accounts of all other nodes, side by side, within the limit.

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/failoverd/failoverd/cluster/clock"
 	"github.com/failoverd/failoverd/cluster/decide"
 	"github.com/failoverd/failoverd/cluster/lease"
 	"github.com/failoverd/failoverd/cluster/state"
@@ -36,11 +37,7 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 	}
 	led := n.lead.Load()
 	if led != nil {
-		limited, cancel := context.WithTimeout(ctx, time.Second)
-		if n.consensus().Barrier(limited) == nil {
-			s.Quorum, s.Age = true, 0
-		}
-		cancel()
+		s.Age, s.Quorum = n.confirm(ctx, led)
 	}
 	view := n.anyView(led, st)
 	for _, name := range sortedNames(st.Nodes) {
@@ -64,6 +61,28 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 		}
 	}
 	return s, nil
+}
+
+// confirmedFor is how long a confirmation by a majority is good enough to be
+// shown: each costs the log an entry.
+const confirmedFor = 500 * time.Millisecond
+
+// confirm asks a majority whether this node still leads, unless one has said so
+// just now. age is how old that word is.
+func (n *Node) confirm(ctx context.Context, led *leadership) (age time.Duration, ok bool) {
+	if at := led.confirmed.Load(); at != nil {
+		if age = clock.Longer(*at, n.Clock.Now()); age < confirmedFor {
+			return age, led.Ctx.Err() == nil
+		}
+	}
+	asked := n.Clock.Now()
+	limited, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if err := n.consensus().Barrier(limited); err != nil {
+		return -1, false
+	}
+	led.confirmed.Store(&asked)
+	return 0, true
 }
 
 // anyView is the leader's view, or as much of one as a node has that does not lead.
