@@ -253,6 +253,9 @@ func (w *world) change() {
 	} else {
 		next = NewConfiguration(append(slices.Clone(conf.Voters), name))
 	}
+	if w.chance(12) {
+		next = NewConfiguration(w.some()) // never allowed, but by chance
+	}
 	if len(next.Voters) < 2 {
 		return
 	}
@@ -360,8 +363,11 @@ var actions = []action{
 	}},
 	{do: func(w *world) {
 		h := w.any()
-		w.dark[h.name] = !w.dark[h.name]
-		w.say("%s is dark: %v", h.name, w.dark[h.name])
+		what := w.dark
+		if w.chance(2) {
+			what = w.slow
+		}
+		what[h.name] = !what[h.name]
 	}},
 	{do: func(w *world) {
 		if l, st := w.decided(); l != nil {
@@ -414,7 +420,9 @@ func (w *world) settleSome() {
 
 func (w *world) applySome() {
 	for _, n := range w.some() {
-		w.apply(w.hosts[n], 1000)
+		if !w.slow[n] || w.chance(20) {
+			w.apply(w.hosts[n], 1000)
+		}
 	}
 }
 
@@ -427,6 +435,9 @@ func (w *world) takeover(between []action) {
 // changeVoters is a change of the voters while renewals go on.
 func (w *world) changeVoters(between []action) {
 	w.sequence(between, w.settleSome, w.applySome, w.renewal, w.change, w.settleSome, w.applySome, w.renewal)
+	if w.chance(3) {
+		w.elect(w.any(), w.some())
+	}
 }
 
 // sequence does one thing after the other, with lapses, and with anything in between.

@@ -102,6 +102,7 @@ type world struct {
 	kept     []kept
 	over     map[uint64]bool // sessions whose end is committed by expiry
 	dark     map[string]bool // hosts that Raft reaches seldom; datagrams do
+	slow     map[string]bool // hosts that seldom apply what is committed
 	weights  []int           // of the actions
 	ends     int
 	changes  int
@@ -114,7 +115,7 @@ func (w *world) say(format string, args ...any) {
 }
 
 func newWorld(seed uint64, voters int) *world {
-	w := &world{rnd: rand.New(rand.NewPCG(seed, 7)), hosts: map[string]*host{}, over: map[uint64]bool{}, dark: map[string]bool{}}
+	w := &world{rnd: rand.New(rand.NewPCG(seed, 7)), hosts: map[string]*host{}, over: map[uint64]bool{}, dark: map[string]bool{}, slow: map[string]bool{}}
 	all := []string{"a", "b", "c", "d", "e", "f", "g"}[:voters+2] // two more than vote
 	conf := NewConfiguration(all[:voters])
 	log := []entry{{conf: &conf}, {cmd: state.Found{ID: "cluster", Key: make([]byte, 32)}}}
@@ -153,8 +154,13 @@ func newWorld(seed uint64, voters int) *world {
 			w.weights = append(w.weights, w.rnd.IntN(2))
 		}
 	}
-	if members && w.chance(2) {
+	switch {
+	case members && w.chance(2):
 		w.dark[holderName] = true
+	case members && w.chance(2):
+		for _, n := range append(all[voters:], holderName) {
+			w.slow[n] = !w.chance(4)
+		}
 	}
 	return w
 }
