@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -44,6 +43,7 @@ type conn struct {
 	cc     *grpc.ClientConn
 	cancel context.CancelFunc
 	done   chan struct{}
+	closed atomic.Bool
 
 	mu    sync.Mutex
 	cause error // of the newest failed attempt, nil after a successful one
@@ -154,6 +154,7 @@ func (c *conn) keepWarm(ctx context.Context) {
 }
 
 func (c *conn) close() error {
+	c.closed.Store(true)
 	c.cancel()
 	<-c.done
 	return c.cc.Close()
@@ -239,7 +240,7 @@ func call[Stub any, Req proto.Message, Resp, Out any](
 
 // meaning is decodeError with what this connection knows.
 func (c *conn) meaning(err error, sent, changing bool) error {
-	if errors.Is(err, grpc.ErrClientConnClosing) {
+	if c.closed.Load() && !(sent && changing) {
 		return fmt.Errorf("connection to %s: %w", c.target, ErrClosed)
 	}
 	o := outcome{target: c.target, sent: sent, changing: changing}

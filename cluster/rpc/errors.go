@@ -184,8 +184,8 @@ func transportError(st *status.Status, o outcome) error {
 			text += ": " + causeText(o.cause)
 		case o.sent:
 			text = fmt.Sprintf("the connection to %s broke: %s", o.target, st.Message())
-		default:
-			text += ": " + st.Message()
+		default: // the connection was made, and nothing came over it
+			text += ": it takes connections but does not speak; its daemon is frozen, is no failoverd, or wants TLS"
 		}
 		if !o.sent || !o.changing {
 			is = append(is, ErrUnreachable)

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -22,6 +23,8 @@ func main() {
 	context.AfterFunc(ctx, func() {
 		stop() // a second Ctrl-C ends the process by itself
 		time.Sleep(lastWord)
+		// Calls to a node end at once, so this is a read of a file or a pipe.
+		fmt.Fprintln(os.Stderr, "failoverctl: interrupted; nothing was changed")
 		os.Exit(exitInterrupted)
 	})
 	os.Exit(run(ctx, os.Args[1:], hostEnvironment()))
