@@ -51,6 +51,7 @@ type options struct {
 	long     bool
 	bin      string
 	verbose  bool
+	keep     bool
 }
 
 func parseFlags() (options, error) {
@@ -62,6 +63,7 @@ func parseFlags() (options, error) {
 	flag.StringVar(&o.json, "json", "", "write every single measurement to this file")
 	flag.BoolVar(&o.long, "long", false, "with the rows that take minutes in which nothing may happen")
 	flag.StringVar(&o.bin, "bin", "", "directory of the programs (default: bin beside go.mod)")
+	flag.BoolVar(&o.keep, "keep", false, "have the daemons log everything, and leave the logs behind")
 	flag.BoolVar(&o.verbose, "v", false, "say what happens in each run")
 	flag.Parse()
 	if o.runs < 1 {
@@ -176,8 +178,14 @@ func (b *bench) one(ctx context.Context, keeper *rigKeeper, row row) (lab.Measur
 	m, err := rig.Measure(limit, row.fault(limit, rig))
 	if err != nil {
 		keeper.close()
+		return m, err
 	}
-	return m, err
+	one := &result{Profile: keeper.profile, row: row, lease: leaseOf(keeper.profile)}
+	one.add(m, nil)
+	if bad := one.failures(); len(bad) > 0 {
+		fmt.Fprintf(os.Stderr, "%s: %s\n%s", row.name, strings.Join(bad, "; "), rig.Account(limit, m))
+	}
+	return m, nil
 }
 
 func (b *bench) report(r *result, n, runs int, m lab.Measurement, err error) {
@@ -204,13 +212,19 @@ func (k *rigKeeper) get(ctx context.Context) (*lab.Rig, error) {
 	if k.rig != nil {
 		return k.rig, nil
 	}
-	o := lab.RigOptions{Profile: k.profile, Alone: k.alone, Bin: k.bench.options.bin}
+	o := lab.RigOptions{Profile: k.profile, Alone: k.alone, Bin: k.bench.options.bin, Keep: k.bench.options.keep}
+	if o.Keep {
+		o.Extra = "log { level = \"debug\" }\n"
+	}
 	if k.bench.options.verbose {
 		o.Log = func(format string, args ...any) { fmt.Fprintf(os.Stderr, "        "+format+"\n", args...) }
 	}
 	rig, err := lab.NewRig(ctx, o)
 	if err != nil {
 		return nil, err
+	}
+	if o.Keep {
+		fmt.Fprintln(os.Stderr, "logs in", rig.Lab.Dir())
 	}
 	k.rig = rig
 	return rig, nil

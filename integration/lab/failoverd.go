@@ -285,7 +285,11 @@ func (f *Failoverd) Ctl(ctx context.Context, h *Host, args ...string) (string, e
 	return stdout.String(), nil
 }
 
+// refused is failoverctl's exit status when the cluster understood and refused.
+const refused = 4
+
 // AnyCtl runs failoverctl against the first host that can be asked and answers.
+// A refusal is an answer.
 func (f *Failoverd) AnyCtl(ctx context.Context, args ...string) (string, error) {
 	problem := errors.New("no daemon runs")
 	for _, h := range f.answering() {
@@ -294,6 +298,10 @@ func (f *Failoverd) AnyCtl(ctx context.Context, args ...string) (string, error) 
 			return out, nil
 		}
 		problem = err
+		var exit *exec.ExitError
+		if errors.As(err, &exit) && exit.ExitCode() == refused {
+			break
+		}
 	}
 	return "", problem
 }

@@ -227,16 +227,44 @@ func (r *Rig) Measure(ctx context.Context, fault func(holder *Host, s Status) er
 	return m, err
 }
 
-// Moved waits until another node than before answers the client.
-func (r *Rig) Moved(ctx context.Context, before *Host, since time.Duration) error {
-	return r.Client.until(ctx, func() bool {
+// Moved waits until another node than before answers a request sent after the
+// instant, and gives that answer.
+func (r *Rig) Moved(ctx context.Context, before *Host, since time.Duration) (answer Request, err error) {
+	err = r.Client.until(ctx, func() bool {
 		for _, q := range r.Client.Requests(since, r.Lab.Now()) {
 			if q.Outcome == Answered && q.Node != before.Name() {
+				answer = q
 				return true
 			}
 		}
 		return false
 	})
+	return answer, err
+}
+
+// Account tells what happened in the time of a measurement, in ms since the
+// fault: who had the address, who answered on the wire, when the client was
+// without an answer, and what the cluster says. It is for people to read.
+func (r *Rig) Account(ctx context.Context, m Measurement) string {
+	var b strings.Builder
+	line := func(at time.Duration, format string, args ...any) {
+		fmt.Fprintf(&b, "  %9.1f ms  %s\n", ms(at-m.From), fmt.Sprintf(format, args...))
+	}
+	fmt.Fprintf(&b, "  fault at %s; in ms since then:\n", r.Lab.start.Add(m.From).UTC().Format("15:04:05.000"))
+	for _, e := range r.Lab.AddressEvents(m.From, m.To) {
+		line(e.At, "address on %s: %v", e.Host, e.Held)
+	}
+	for _, i := range r.Lab.WireAnswers(m.From, m.To) {
+		line(i.From, "%s answers ARP for %.1f ms", i.What, ms(i.length()))
+	}
+	line(m.SilenceAt, "client without an answer for %.1f ms; it was itself late by %.1f ms at most", ms(m.Silence), ms(m.Stall))
+	for _, i := range m.Figures.Seen {
+		line(i.From, "%s for %.1f ms", i.What, ms(i.length()))
+	}
+	if text, err := r.Failoverd.AnyCtl(ctx, "history", "-n", "25"); err == nil {
+		fmt.Fprintf(&b, "%s\n", strings.TrimSpace(text))
+	}
+	return b.String()
 }
 
 // Wait lets time pass, or ends early with the context.

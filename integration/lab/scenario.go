@@ -28,10 +28,11 @@ func (r *Rig) Switchover(ctx context.Context) Fault {
 
 // movedFrom waits for another node's answer and says who it is.
 func (r *Rig) movedFrom(ctx context.Context, holder *Host, since time.Duration) error {
-	if err := r.Moved(ctx, holder, since); err != nil {
+	answer, err := r.Moved(ctx, holder, since)
+	if err != nil {
 		return r.explain(fmt.Errorf("nobody took over from %s: %w", holder, err))
 	}
-	r.options.Log("%v answer the client again", r.Lab.Holders())
+	r.options.Log("%s answers the client", answer.Node)
 	return nil
 }
 
