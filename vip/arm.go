@@ -72,13 +72,18 @@ func (v *VIP) arm(since gate.Instant, left time.Duration) error {
 	} else if _, err := lifetimeFor(since, left, false); err != nil {
 		return err
 	}
+	now := gate.Now()
 	v.mu.Lock()
 	if v.closed {
 		v.mu.Unlock()
 		return ErrClosed
 	}
 	v.at, v.left = since, left
-	active, absent, due := v.active, !v.present, v.refreshDue(gate.Now())
+	if left-now.Since(since) <= 0 {
+		v.mu.Unlock()
+		return ErrLapsed
+	}
+	active, absent, due := v.active, !v.present, v.refreshDue(now)
 	v.mu.Unlock()
 	switch {
 	case !active || !due:

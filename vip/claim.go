@@ -201,9 +201,9 @@ func (v *VIP) unclaim(h *netlink.Handle) error {
 	return fmt.Errorf("%s is put back as fast as it is deleted: look for a network manager that has it in its configuration", v.addr)
 }
 
-// find returns the entries of the address on this host. On the loopback it is
-// not ours and nobody outside reaches it: real servers behind a director that
-// rewrites hardware addresses keep theirs there.
+// find returns the entries of the address on this host. On the loopback, unless
+// that is where it is configured, it is not ours: real servers behind a
+// director that rewrites hardware addresses keep theirs there.
 func (v *VIP) find(h *netlink.Handle) ([]holding, error) {
 	list, err := listAddrs(h)
 	if err != nil {
@@ -211,7 +211,7 @@ func (v *VIP) find(h *netlink.Handle) ([]holding, error) {
 	}
 	var out []holding
 	for _, a := range list {
-		if a.prefix.Addr() == v.addr && a.index != loopbackIndex {
+		if a.prefix.Addr() == v.addr && (a.index != loopbackIndex || v.o.Interface == "lo") {
 			out = append(out, a)
 		}
 	}

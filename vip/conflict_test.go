@@ -31,10 +31,11 @@ func TestPrepareFindsAConflict(t *testing.T) {
 		if !errors.As(err, &conflict) || conflict.MAC.String() != rogue.MAC.String() || !strings.Contains(err.Error(), rogue.MAC.String()) {
 			t.Fatalf("err = %v, want a conflict with %s", err, rogue.MAC)
 		}
-		probes := tap.Frames(func(f nettest.Frame) bool { return f.TPA == addr && f.Op == 1 })
-		if len(probes) == 0 {
-			t.Error("no probe on the wire")
-		}
+		var probes []nettest.Frame
+		nettest.Eventually(t, "a probe on the wire", func() bool {
+			probes = tap.Frames(func(f nettest.Frame) bool { return f.TPA == addr && f.Op == 1 })
+			return len(probes) > 0
+		})
 		for _, p := range probes {
 			if !p.SPA.IsUnspecified() {
 				t.Errorf("a probe in the name of %s: RFC 5227 wants 0.0.0.0", p.SPA)

@@ -95,11 +95,13 @@ func (o *CleanOptions) clean(h *netlink.Handle, managed []netip.Addr) ([]netip.P
 	}
 	stale := func(a holding) bool {
 		addr := a.prefix.Addr()
-		if slices.Contains(o.Keep, addr) || a.index == loopbackIndex {
+		if slices.Contains(o.Keep, addr) {
 			return false
 		}
-		ours, ok := labels[a.index]
-		return ok && a.label == ours || slices.Contains(managed, addr) || slices.Contains(o.Known, addr)
+		if ours, ok := labels[a.index]; ok && a.label == ours {
+			return true
+		}
+		return a.index != loopbackIndex && (slices.Contains(managed, addr) || slices.Contains(o.Known, addr))
 	}
 	list, err := listAddrs(h)
 	if err != nil {

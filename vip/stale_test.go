@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -59,16 +61,31 @@ func helper(spec string) error {
 		return err
 	}
 	fmt.Println("started")
+	answers := bufio.NewReader(os.Stdin)
 	for {
+		// A renewal: the clock is read, the question sent, the answer awaited.
 		time.Sleep(left / 6)
-		if err := v.Arm(left); err != nil && !errors.Is(err, vip.ErrLapsed) {
+		since := gate.Now()
+		fmt.Println("renew")
+		if _, err := answers.ReadString('\n'); err != nil {
+			return err
+		}
+		if err := v.ArmSince(since, left); err != nil && !errors.Is(err, vip.ErrLapsed) {
 			return err
 		}
 	}
 }
 
+// daemon is a helper that runs, with the test as its majority.
+type daemon struct {
+	*os.Process
+	asked   chan struct{} // one for each question
+	answers io.Writer
+	silent  atomic.Bool // the majority answers no more
+}
+
 // startHelper runs the helper on the host and returns when it has started.
-func startHelper(t *testing.T, h *nettest.Host, gated bool, left time.Duration) *os.Process {
+func startHelper(t *testing.T, h *nettest.Host, gated bool, left time.Duration) *daemon {
 	t.Helper()
 	kind := "lifetime"
 	if gated {
@@ -82,14 +99,34 @@ func startHelper(t *testing.T, h *nettest.Host, gated bool, left time.Duration) 
 	if err != nil {
 		t.Fatal(err)
 	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	h.Start(cmd)
-	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "started\n" {
+	lines := bufio.NewReader(out)
+	if line, err := lines.ReadString('\n'); err != nil || line != "started\n" {
 		t.Fatalf("helper: %q, %v", line, err)
 	}
-	return cmd.Process
+	d := &daemon{Process: cmd.Process, asked: make(chan struct{}, 100), answers: in}
+	go func() { // ends when the helper does
+		for {
+			if _, err := lines.ReadString('\n'); err != nil {
+				return
+			}
+			if !d.silent.Load() {
+				fmt.Fprintln(in, "ok")
+			}
+			select {
+			case d.asked <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	return d
 }
 
-func signal(t *testing.T, p *os.Process, s syscall.Signal) {
+func signal(t *testing.T, p *daemon, s syscall.Signal) {
 	t.Helper()
 	if err := p.Signal(s); err != nil {
 		t.Fatal(err)
@@ -133,6 +170,48 @@ func TestFrozenDaemon(t *testing.T) {
 				}
 				t.Logf("last answer %s after SIGSTOP, lease %s", last.Sub(stopped).Round(time.Millisecond), left)
 			})
+		}
+	})
+}
+
+// A daemon is frozen between its question and the answer, and thaws with the
+// answer in its hands when the lease is over: it opens nothing any more.
+func TestFrozenWithTheAnswerInItsHands(t *testing.T) {
+	both(t, func(t *testing.T, gated bool) {
+		left := 600 * time.Millisecond
+		if !gated {
+			left = 3 * time.Second
+		}
+		nw := nettest.NewNet(t)
+		h, client := nw.Host(), nw.Host()
+		h.Echo(7)
+		p := startHelper(t, h, gated, left)
+		c := client.Dial(address, 7)
+		if !c.Answers() {
+			t.Fatal("no answer")
+		}
+		p.silent.Store(true)
+		for len(p.asked) > 0 {
+			<-p.asked
+		}
+		<-p.asked // the one that is answered while it is frozen, or the one before
+		signal(t, p, syscall.SIGSTOP)
+		stopped := time.Now()
+		fmt.Fprintln(p.answers, "ok")
+		c.Answered(stopped.Add(left + 500*time.Millisecond))
+		tap := client.Tap()
+		signal(t, p, syscall.SIGCONT)
+		thawed := time.Now()
+		select {
+		case <-p.asked: // it has tried, and asks again
+		case <-time.After(10 * time.Second):
+			t.Fatal("the helper does not run on")
+		}
+		if last := c.Answered(time.Now().Add(100 * time.Millisecond)); last.After(thawed) {
+			t.Errorf("answered %s after it thawed", last.Sub(thawed))
+		}
+		if got := tap.Frames(func(f nettest.Frame) bool { return f.SPA == addr && f.At.After(thawed) }); len(got) > 0 {
+			t.Errorf("ARP in the address's name after it thawed: %+v", got)
 		}
 	})
 }

@@ -225,6 +225,33 @@ func TestStopFindsEveryEntry(t *testing.T) {
 	})
 }
 
+// On the loopback it is ours only if it is configured there.
+func TestLoopback(t *testing.T) {
+	nettest.NeedNet(t)
+	h := nettest.NewNet(t).Host()
+	n := newNode(t, h, true, func(o *vip.Options) { o.Interface = "lo" })
+	n.start(t, lease)
+	if !n.running(t) || !strings.Contains(listing(t, h), address+"/32 lo:fod") {
+		t.Errorf("not claimed on lo:\n%s", listing(t, h))
+	}
+	m := newNode(t, h, false, nil)
+	if m.running(t) {
+		t.Error("an address on the loopback taken for the one on eth0")
+	}
+	if err := m.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if !n.running(t) {
+		t.Error("somebody else's Stop removed it from lo")
+	}
+	if err := n.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n.running(t) {
+		t.Error("running after Stop")
+	}
+}
+
 // After a Stop something else puts the address back: it serves nobody.
 func TestStoppedAddressStaysShut(t *testing.T) {
 	nettest.NeedNet(t)

@@ -69,7 +69,7 @@ func (g *Gate) Check() (Damage, error) {
 // Repair makes the tables anew, in one transaction, with what is left of each
 // address's time.
 func (g *Gate) Repair() error {
-	return g.do("repair gate", func() error { return g.rebuild(g.layout) })
+	return g.doFor("repair gate", buildTimeout, func() error { return g.rebuild(g.layout) })
 }
 
 func (g *Gate) check() (Damage, error) {

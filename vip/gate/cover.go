@@ -16,7 +16,7 @@ import (
 // waits for the device, and Cover may even come before it; earlier kernels say
 // ENODEV.)
 func (g *Gate) Cover(device string) error {
-	return g.do("cover "+device, func() error {
+	return g.doFor("cover "+device, buildTimeout, func() error {
 		if len(device) == 0 || len(device) >= unix.IFNAMSIZ {
 			return fmt.Errorf("device name %q: %w", device, unix.EINVAL)
 		}
@@ -54,7 +54,7 @@ func (g *Gate) covers(device string) (bool, error) {
 
 // Uncover takes the hook off again.
 func (g *Gate) Uncover(device string) error {
-	return g.do("uncover "+device, func() error {
+	return g.doFor("uncover "+device, buildTimeout, func() error {
 		if !slices.Contains(g.layout.devices, device) {
 			return nil
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -26,6 +27,8 @@ var (
 	ErrStuck = errors.New("nftables does not answer")
 	// ErrBusy: others commit to the ruleset so fast that no transaction of ours got in.
 	ErrBusy = errors.New("nftables ruleset changes too fast")
+	// ErrInUse: another process has a gate of this name open in this network namespace.
+	ErrInUse = errors.New("gate is in use")
 	// ErrClosed: the gate was closed.
 	ErrClosed = errors.New("gate closed")
 	// ErrNoEgress: the kernel has no netdev egress hook (Linux 5.16) for the device.
@@ -35,8 +38,11 @@ var (
 )
 
 const (
-	// opTimeout bounds a whole operation, waiting for the one before it included.
+	// opTimeout bounds an operation, waiting for the one before it included.
 	opTimeout = time.Second
+	// buildTimeout is for those that make or remove tables: they register
+	// hooks, under locks that other network namespaces hold too.
+	buildTimeout = 5 * time.Second
 	// minArm is the shortest time that is armed. Below, the kernel's tick
 	// (10 ms at HZ = 100) could round it down to nothing, which to nftables
 	// means for ever.
@@ -49,6 +55,7 @@ const (
 // It is safe for concurrent use.
 type Gate struct {
 	name string
+	lock *os.File
 	sem  chan struct{} // held by the one operation that talks to the kernel
 
 	// Of the operation that holds sem.
@@ -94,7 +101,8 @@ func (e entry) limit(now Instant) time.Duration {
 // keep several daemons in one network namespace apart) or takes over those
 // that a predecessor left: what was open stays open for as long as the kernel
 // still gave it, and the rules are made anew, all in one transaction. The gate
-// works in the network namespace of the calling thread.
+// works in the network namespace of the calling thread; one process at a time
+// has the gate of a name there, and ErrInUse tells the second.
 func Open(name string) (*Gate, error) {
 	if name == "" {
 		name = DefaultName
@@ -102,12 +110,24 @@ func Open(name string) (*Gate, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
+	lock, err := lockName(name)
+	if err != nil {
+		return nil, err
+	}
+	g, err := openLocked(name, lock)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return g, nil
+}
+
+func openLocked(name string, lock *os.File) (*Gate, error) {
 	c, err := dial()
 	if err != nil {
 		return nil, unavailable(err)
 	}
 	g := &Gate{
-		name: name, c: c, layout: layout{fib: true},
+		name: name, lock: lock, c: c, layout: layout{fib: true},
 		sem:     make(chan struct{}, 1),
 		handles: map[string][]uint64{},
 		entries: map[netip.Addr]entry{},
@@ -312,31 +332,35 @@ func (g *Gate) Close() error {
 	empty := len(g.entries) == 0
 	g.mu.Unlock()
 	g.watch.close()
-	return g.run("close", func() error {
+	return g.runFor("close", buildTimeout, func() error {
 		var err error
 		if empty {
 			err = removeTables(g.c, g.name)
 		}
-		return errors.Join(err, g.c.close())
+		return errors.Join(err, g.c.close(), g.lock.Close())
 	})
 }
 
 // do runs an operation of an open gate.
 func (g *Gate) do(what string, fn func() error) error {
+	return g.doFor(what, opTimeout, fn)
+}
+
+func (g *Gate) doFor(what string, limit time.Duration, fn func() error) error {
 	g.mu.Lock()
 	closed := g.closed
 	g.mu.Unlock()
 	if closed {
 		return fmt.Errorf("%s: %w", what, ErrClosed)
 	}
-	return g.run(what, fn)
+	return g.runFor(what, limit, fn)
 }
 
-// run runs fn alone and gives up waiting for it after opTimeout. The lock that
+// runFor runs fn alone and gives up waiting for it after limit. The lock that
 // a netlink call takes in the kernel cannot be interrupted: fn goes on by
 // itself then, and the next operation waits for it.
-func (g *Gate) run(what string, fn func() error) error {
-	t := time.NewTimer(opTimeout)
+func (g *Gate) runFor(what string, limit time.Duration, fn func() error) error {
+	t := time.NewTimer(limit)
 	defer t.Stop()
 	select {
 	case g.sem <- struct{}{}:

@@ -141,22 +141,25 @@ func TestExpiryIsOnTime(t *testing.T) {
 				arm(t, g, lease)
 				return c.Ask(lease / 2)
 			})
-			var armed time.Time
-			for range 5 {
-				armed = time.Now()
+			// Too late is never forgiven. That a busy machine sees nothing of
+			// an address for a while, or not to the end, is: five times.
+			for try := 1; ; try++ {
 				arm(t, g, lease)
-				if last := c.Answered(armed.Add(lease / 3)); last.IsZero() {
-					t.Fatal("silent while renewed")
+				kept := !c.Answered(time.Now().Add(lease / 3)).IsZero()
+				armed := time.Now()
+				arm(t, g, lease)
+				last := c.Answered(armed.Add(2 * lease))
+				if late := last.Sub(armed.Add(lease)); late > 0 {
+					t.Fatalf("answered %s after the end of the lease", late)
+				}
+				if kept && last.After(armed.Add(lease/2)) {
+					t.Logf("lease %s: last answer %s after arming (0.9 of it is armed)", lease, last.Sub(armed).Round(100*time.Microsecond))
+					return
+				}
+				if try == 5 {
+					t.Fatalf("answered while renewed: %v; last answer %s after arming for %s", kept, last.Sub(armed), lease)
 				}
 			}
-			last := c.Answered(armed.Add(2 * lease))
-			if late := last.Sub(armed.Add(lease)); late > 0 {
-				t.Errorf("answered %s after the end of the lease", late)
-			}
-			if last.Before(armed.Add(lease / 2)) {
-				t.Errorf("last answer %s after arming for %s: shut far too early", last.Sub(armed), lease)
-			}
-			t.Logf("lease %s: last answer %s after arming (0.9 of it is armed)", lease, last.Sub(armed).Round(100*time.Microsecond))
 		})
 	}
 }
@@ -237,6 +240,12 @@ func TestTakeOver(t *testing.T) {
 	if err := old.Manage(other); err != nil {
 		t.Fatal(err)
 	}
+	holder.Do(func() error {
+		if g, err := gate.Open(""); !errors.Is(err, gate.ErrInUse) {
+			t.Errorf("a second gate of the name: %v, %v; want ErrInUse", g, err)
+		}
+		return nil
+	})
 	if err := old.Close(); err != nil {
 		t.Fatal(err)
 	}

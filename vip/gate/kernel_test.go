@@ -32,7 +32,7 @@ func openInside(t *testing.T) (*Gate, *nettest.NS) {
 func transactNow(t *testing.T, g *Gate, renew bool) error {
 	t.Helper()
 	var result error
-	if err := g.run("test", func() error {
+	if err := g.runFor("test", opTimeout, func() error {
 		result = g.transactArm(testAddr, []element{{testAddr[0], time.Second}}, renew)
 		return nil
 	}); err != nil {
@@ -55,7 +55,7 @@ func TestKernelRefusesAfterShutAll(t *testing.T) {
 		if err := transactNow(t, g, renew); !errors.Is(err, unix.ERESTART) {
 			t.Errorf("renew %v: err = %v, want ERESTART", renew, err)
 		}
-		g.run("read", func() error {
+		g.runFor("read", opTimeout, func() error {
 			open, err := g.c.readSet(g.name, unix.NFPROTO_INET, setOpen)
 			if err != nil || len(open) != 0 {
 				t.Errorf("open: %v, %v", open, err)
@@ -129,7 +129,7 @@ func TestSweepShutsWhatTheKernelStillHoldsOpen(t *testing.T) {
 	g.mu.Unlock()
 	nettest.Eventually(t, "the sweep", func() bool {
 		empty := false
-		if err := g.run("read", func() error {
+		if err := g.runFor("read", opTimeout, func() error {
 			open, err := g.c.readSet(g.name, unix.NFPROTO_INET, setOpen)
 			empty = len(open) == 0
 			return err

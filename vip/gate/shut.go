@@ -126,6 +126,14 @@ func Clean(name string) error {
 }
 
 func removeTables(c *conn, name string) error {
+	b := c.start()
+	b.begin(0)
+	for _, f := range []uint8{unix.NFPROTO_ARP, unix.NFPROTO_INET} {
+		table(b, "delete table", name, unix.NFT_MSG_DELTABLE, 0, f)
+	}
+	b.commit()
+	// The usual two in one transaction; whatever is left or fails, one by one.
+	_ = c.transact()
 	var errs []error
 	for _, f := range []uint8{unix.NFPROTO_NETDEV, unix.NFPROTO_ARP, unix.NFPROTO_INET} {
 		b := c.start()

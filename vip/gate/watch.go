@@ -83,7 +83,7 @@ func (w *watcher) run() {
 // look repairs what is damaged and shuts what has lapsed. An error is not
 // reported from here: the next Arm meets it, and answers to somebody.
 func (w *watcher) look() {
-	_ = w.g.do("watch gate", func() error {
+	_ = w.g.doFor("watch gate", buildTimeout, func() error {
 		return errors.Join(w.g.sweep(), w.g.catchUp())
 	})
 }
