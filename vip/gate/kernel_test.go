@@ -160,3 +160,23 @@ func FuzzParse(f *testing.F) {
 		})
 	})
 }
+
+// Somebody who merely sits on the name of the lock holds up nobody.
+func TestLockOfAStranger(t *testing.T) {
+	nettest.NeedNet(t)
+	nettest.New(t).Do(func() error {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if err := unix.Bind(fd, &unix.SockaddrUnix{Name: "@failoverd gate " + DefaultName}); err != nil {
+			return err
+		}
+		g, err := Open("")
+		if err != nil {
+			return err
+		}
+		return g.Close()
+	})
+}
