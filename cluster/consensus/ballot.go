@@ -116,6 +116,11 @@ func (s *stableStore) SetUint64(key []byte, value uint64) error {
 		if value == s.now.Term {
 			return nil // raft writes the term it has just read at every start
 		}
+		if value < s.now.Term {
+			s.verdict.reach(fmt.Errorf("%w: term %d after term %d: a fault in raft; start failoverd again", ErrBackwards, value, s.now.Term))
+			s.verdict.park()
+			return nil
+		}
 		b := s.now
 		b.Term = value
 		return s.save(b)

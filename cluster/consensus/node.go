@@ -15,6 +15,8 @@ import (
 	"github.com/failoverd/failoverd/cluster"
 )
 
+var _ cluster.Consensus = (*Node)(nil)
+
 // Node is this node's part in the replicated log.
 type Node struct {
 	id      string
