@@ -12,7 +12,7 @@ import (
 
 func TestFailoverWithoutForceExplains(t *testing.T) {
 	f, path := node(t)
-	f.refuseUnforced = fmt.Errorf("%w: a may still run pg; it is taken by itself once its lease cannot be left", cluster.ErrRefused)
+	f.refuseUnforced = fmt.Errorf("%w: a may still run pg; only when you have seen that a is off: failoverctl failover pg --force --reason ...", cluster.ErrRefused)
 	code, out, errOut := ctl(path, "failover", "pg")
 	if code != exitRefused || out != "" {
 		t.Errorf("exit %d, %q", code, out)

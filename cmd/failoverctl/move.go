@@ -94,7 +94,7 @@ holder still runs, two nodes then serve at once, and data may be lost.`,
 				return err
 			})
 			if err != nil && !r.Force && errors.Is(err, cluster.ErrRefused) {
-				return hinted{fmt.Errorf("failover: %w", err), fmt.Sprintf("failoverctl explain %s says what the cluster waits for; --force with --reason swears that the holder is off", r.Service)}
+				return hinted{fmt.Errorf("failover: %w", err), fmt.Sprintf("failoverctl explain %s says what the cluster waits for", r.Service)}
 			}
 			if err != nil {
 				return fmt.Errorf("failover: %w", err)

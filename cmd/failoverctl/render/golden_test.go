@@ -217,6 +217,7 @@ func TestExplain(t *testing.T) {
 		Candidates: []cluster.Candidate{
 			{Node: "db2", Can: true, Priority: 90, Why: "renewed 90 ms ago"},
 			{Node: "db3", Why: "on standby (by ann: \"disk\")"},
+			{Node: "db4", Can: true, Why: "yes"},
 		},
 		History: events(),
 	}, plain))

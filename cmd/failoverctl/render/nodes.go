@@ -123,8 +123,9 @@ func (s Style) candidate(c cluster.Candidate) string {
 	return text
 }
 
+// because is a reason behind a colon; "yes" is none.
 func because(why string) string {
-	if why == "" {
+	if why == "" || why == "yes" {
 		return ""
 	}
 	return ": " + strings.TrimRight(Plain(why), ".")
