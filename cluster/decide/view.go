@@ -61,8 +61,10 @@ type PauseView struct {
 }
 
 // quiet returns since when no round of renewals can have reached a majority of
-// the voters: of several majorities the one that has been silent for longest.
-// known is false when fewer than a majority of the voters have told their age.
+// the voters, as far as is known: a voter that has not told may have said OK just
+// now. A majority leaves out a few, at most the ones that were silent for
+// longest; the longest silence among the others is the answer. known is false
+// when too few have told for every majority to have one of them.
 func (v SessionView) quiet(voters []string) (age time.Duration, known bool) {
 	ages := make([]time.Duration, 0, len(voters))
 	for _, name := range voters {
@@ -70,12 +72,12 @@ func (v SessionView) quiet(voters []string) (age time.Duration, known bool) {
 			ages = append(ages, a)
 		}
 	}
-	majority := len(voters)/2 + 1
-	if len(ages) < majority {
+	leftOut := len(voters) - (len(voters)/2 + 1)
+	if len(ages) <= leftOut {
 		return 0, false
 	}
 	sortDescending(ages)
-	return ages[majority-1], true
+	return ages[leftOut], true
 }
 
 func sortDescending(ages []time.Duration) {
