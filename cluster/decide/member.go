@@ -262,6 +262,9 @@ func (m *member) granted(svc *state.Service) {
 			continue
 		}
 		switch {
+		case g.Session > m.Session && !m.Leaving:
+			// Granted under a session that this daemon has opened and is about
+			// to renew: to release it unused would only spend the epoch.
 		case g.Session != m.Session:
 			m.release(svc.Name, g, "it was granted to an earlier session and never started")
 		case m.sessionOver() != "":
