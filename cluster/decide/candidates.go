@@ -37,7 +37,7 @@ func Candidates(v LeaderView, svc *state.Service) []Candidate {
 		c.Priority = svc.Spec.Priorities[name]
 		c.sticky = name == last
 		c.leads = name == v.Self
-		c.held = holds(v.State, name)
+		c.held = holds(v.State, name) + v.given[name]
 		list = append(list, c)
 	}
 	sort.SliceStable(list, func(i, j int) bool { return better(list[i], list[j]) })

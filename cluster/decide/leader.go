@@ -22,6 +22,7 @@ func Leader(v LeaderView) Plan {
 		}
 		return p
 	}
+	v.given = map[string]int{}
 	pauses(v, &p)
 	sessions(v, &p)
 	for _, name := range serviceNames(st) {
@@ -92,6 +93,7 @@ func grant(v LeaderView, p *Plan, svc *state.Service, note noteFunc) {
 		p.wake(time.Second)
 		return
 	}
+	v.given[best.Node]++
 	why := grantWords(svc, best)
 	note("granted to %s: %s", best.Node, why)
 	p.commit(svc.Name, state.GrantService{

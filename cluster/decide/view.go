@@ -30,6 +30,8 @@ type LeaderView struct {
 	Moves    map[string]Preparation       // by service: how far the preparation of its ordered or wanted move is
 	Pauses   map[uint64]PauseView         // by the index of the pause's mark
 	Unable   map[string]map[string]string // by service and node: why the node says that it could not run it
+
+	given map[string]int // grants in the plan under way, by node
 }
 
 // SessionView is the leader's evidence about one session.
