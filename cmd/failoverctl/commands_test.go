@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -224,4 +225,40 @@ func TestJSON(t *testing.T) {
 	read(&move, "switchover", "pg", "-o", "json")
 	var plan cluster.ApplyResult
 	read(&plan, "plan", write(t, "s.hcl", goodServices), "-o", "json")
+}
+
+func TestWhatIsANodesFile(t *testing.T) {
+	for text, want := range map[string]bool{
+		"node = \"a\"\n":                 true,
+		"# node = 1\nservice \"x\" {}\n": false,
+		"service \"x\" {\n process \"p\" { environment = {\n address = \"y\" } } }\n": false,
+		"peers = [\"unclosed\n":         true,
+		"service \"x\" {}\naddress = 1": true,
+		"nodes = [\"a\"]":               false,
+		strings.Repeat("[", 1<<20):      false,
+		"":                              false,
+	} {
+		if got := isNodeFile(write(t, "f.hcl", text)); got != want {
+			t.Errorf("%.60q: %v", text, got)
+		}
+	}
+}
+
+// A pipe can be read once, which must do.
+func TestValidateReadsAPipe(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := w.WriteString(goodServices); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c := &call{}
+	if code := c.run("validate", fmt.Sprintf("/dev/fd/%d", r.Fd())); code != exitOK || !strings.Contains(c.out.String(), "1 service(s)") {
+		t.Errorf("exit %d, %s%s", code, c.out.String(), c.err.String())
+	}
 }

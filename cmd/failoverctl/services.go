@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -158,35 +159,40 @@ func (v *validation) result() error {
 var nodeKeys = []string{"node", "address", "peers"}
 
 // isNodeFile tells a node's own file from one of services, also when the file
-// has mistakes: they are to be told in the right terms.
+// has mistakes: they are to be told in the right terms. A pipe can be read only
+// once, and counts as services.
 func isNodeFile(path string) bool {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return false
+	}
 	src, err := os.ReadFile(path)
 	if err != nil {
 		return false
 	}
 	if filepath.Ext(path) == ".json" {
 		var top map[string]json.RawMessage
-		if err := json.Unmarshal(src, &top); err != nil && len(top) == 0 {
-			return false
-		}
-		for _, key := range nodeKeys {
-			if _, ok := top[key]; ok {
+		_ = json.Unmarshal(src, &top) // the loader reports what is wrong
+		return slices.ContainsFunc(nodeKeys, func(key string) bool { return top[key] != nil })
+	}
+	return setsAtTop(src, nodeKeys)
+}
+
+// setsAtTop reports whether HCL text sets one of the keys outside all blocks. It
+// looks at words only, since a parser gives up at the mistakes to be reported.
+func setsAtTop(src []byte, keys []string) bool {
+	tokens, _ := hclsyntax.LexConfig(src, "", hcl.InitialPos)
+	depth := 0
+	for i, token := range tokens {
+		switch token.Type {
+		case hclsyntax.TokenOBrace, hclsyntax.TokenOBrack, hclsyntax.TokenOParen:
+			depth++
+		case hclsyntax.TokenCBrace, hclsyntax.TokenCBrack, hclsyntax.TokenCParen:
+			depth--
+		case hclsyntax.TokenIdent:
+			if depth == 0 && i+1 < len(tokens) && tokens[i+1].Type == hclsyntax.TokenEqual && slices.Contains(keys, string(token.Bytes)) {
 				return true
 			}
-		}
-		return false
-	}
-	file, _ := hclsyntax.ParseConfig(src, path, hcl.InitialPos) // the loader reports what is wrong
-	if file == nil {
-		return false
-	}
-	body, ok := file.Body.(*hclsyntax.Body)
-	if !ok {
-		return false
-	}
-	for _, key := range nodeKeys {
-		if body.Attributes[key] != nil {
-			return true
 		}
 	}
 	return false
