@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/failoverd/failoverd/cluster/clock"
@@ -69,6 +70,7 @@ func (n *Node) lapseLoop(ctx context.Context) {
 	held := false
 	for {
 		left := n.Renewals.Left()
+		n.checkLoop()
 		switch {
 		case left <= 0 && held:
 			held = false
@@ -78,7 +80,7 @@ func (n *Node) lapseLoop(ctx context.Context) {
 			held = true
 			n.Poke()
 		}
-		wait := left
+		wait := min(left, lookInterval)
 		if wait <= 0 {
 			wait = 20 * time.Millisecond
 		}
@@ -92,6 +94,21 @@ func (n *Node) lapseLoop(ctx context.Context) {
 	}
 }
 
+// hungAfter is how long the member's loop may hang, in a write to a stuck disk
+// for one, before the node lets its lease run out: it could not give anything
+// up, and nobody could take over.
+const hungAfter = 5 * time.Second
+
+func (n *Node) checkLoop() {
+	last := n.looked.Load()
+	if last == nil {
+		return
+	}
+	if hung := clock.Longer(*last, n.Clock.Now()); hung > hungAfter {
+		n.drop(fmt.Sprintf("this node's own work has hung for %s, its disk perhaps", hung.Round(time.Second)))
+	}
+}
+
 // opened makes a committed session this node's: journal first, then renew.
 func (n *Node) opened(id uint64) {
 	n.mu.Lock()
@@ -100,9 +117,16 @@ func (n *Node) opened(id uint64) {
 	if known {
 		return
 	}
+	st := n.Voter.View()
+	opened := st.Sessions[id]
+	if opened == nil {
+		return // not applied here yet; to ask again gives the same session
+	}
+	// The session's own TTL counts, not this daemon's setting: a session that was
+	// given back is known to the voters with the TTL it was opened with.
 	s := journal.Session{
-		BootID: n.BootID, ID: id, TTL: n.TTL, Kappa: n.Kappa,
-		Voters: n.voterAddresses(), Key: n.Voter.View().Cluster.Key,
+		BootID: n.BootID, ID: id, TTL: opened.TTL, Kappa: opened.Kappa,
+		Voters: n.voterAddresses(), Key: st.Cluster.Key,
 	}
 	if err := n.Guard.Use(id); err != nil {
 		n.notice("guard", "the guard does not take the session: "+err.Error())
@@ -115,8 +139,8 @@ func (n *Node) opened(id uint64) {
 	n.mu.Lock()
 	n.session, n.refused, n.dropped = id, false, ""
 	n.mu.Unlock()
-	n.Log.Info("session opened", "session", id, "ttl", n.TTL)
-	n.Renewals.Hold(id, n.TTL)
+	n.Log.Info("session opened", "session", id, "ttl", s.TTL)
+	n.Renewals.Hold(id, s.TTL)
 	n.Poke()
 }
 

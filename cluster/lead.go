@@ -132,9 +132,11 @@ func (n *Node) leaderView(led *leadership, st *state.State) decide.LeaderView {
 			continue
 		}
 		if age, standing := n.Voter.Age(id); standing != lease.StandingNone {
-			led.ev.heardAge(s, n.Self, age, standing == lease.StandingClosed, now)
+			// The clock is read after the age was taken: read before, a stall in
+			// between would make the last renewal look earlier than it was.
+			led.ev.heardAge(s, n.Self, age, standing == lease.StandingClosed, n.Clock.Now())
 		}
-		v.Sessions[id] = led.ev.sessionView(s, c, now)
+		v.Sessions[id] = led.ev.sessionView(s, c, n.Clock.Now())
 	}
 	return v
 }

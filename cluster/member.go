@@ -19,13 +19,15 @@ func (n *Node) memberLoop(ctx context.Context) {
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
 	for {
+		at := n.Clock.Now()
+		n.looked.Store(&at)
 		st := n.Voter.View()
 		view := n.memberView(st)
 		for _, a := range decide.Member(view) {
 			n.act(st, a)
 		}
 		n.foresee(st)
-		if n.Voter.Ready() {
+		if n.readyIn(st) {
 			n.refreshJournal(st)
 		}
 		select {
@@ -43,7 +45,7 @@ func (n *Node) memberLoop(ctx context.Context) {
 func (n *Node) memberView(st *state.State) decide.MemberView {
 	left := n.Renewals.Left()
 	v := decide.MemberView{
-		State: st, Self: n.Self, Ready: n.Voter.Ready(),
+		State: st, Self: n.Self, Ready: n.readyIn(st),
 		Lease: left > decide.ActivateMargin(n.TTL), Lapsed: left <= 0,
 		Local: map[string]decide.Local{}, Told: map[decide.Told]bool{},
 	}
@@ -69,6 +71,13 @@ func (n *Node) memberView(st *state.State) decide.MemberView {
 		}
 	}
 	return v
+}
+
+// readyIn reports whether this very state holds this daemon's start. To ask the
+// voter instead could join an older view with a newer answer.
+func (n *Node) readyIn(st *state.State) bool {
+	self := st.Nodes[n.Self]
+	return self != nil && self.Started == n.Nonce
 }
 
 func (n *Node) localView(st *state.State, u *unit) decide.Local {
@@ -109,7 +118,7 @@ func (n *Node) act(st *state.State, a decide.Act) {
 	case decide.ActStop:
 		u.stop(a.Why, nil)
 	case decide.ActGiveUp:
-		u.stop(a.Why, func() { n.givenUp(a) })
+		u.stop(a.Why, func() error { return n.givenUp(a) })
 	case decide.ActRelease:
 		n.release(a, func() error { return u.releasing(a.Epoch) })
 	case decide.ActErase:
@@ -138,16 +147,17 @@ func (n *Node) activate(st *state.State, u *unit, a decide.Act) {
 
 // givenUp runs when everything is proven stopped: the journal first, then the
 // receiver of a hand-over, then the log (LEASE.md 9 and 10).
-func (n *Node) givenUp(a decide.Act) {
+func (n *Node) givenUp(a decide.Act) error {
 	if err := n.Journal.Releasing(a.Service, a.Epoch); err != nil {
 		n.notice("journal", "cannot journal the release: "+err.Error())
 		n.drop("no release without a journal: " + err.Error())
-		return
+		return fmt.Errorf("journal the release: %w", err)
 	}
 	if a.Tell != nil {
 		n.wg.Go(func() { n.tell(a) })
 	}
 	n.release(a, nil)
+	return nil
 }
 
 // tell says to the receiver of a hand-over that it may start. If it is lost,
@@ -212,10 +222,16 @@ func (n *Node) open(a decide.Act) {
 	})
 }
 
+// maxTold bounds the words that are kept at once.
+const maxTold = 1024
+
 // hear notes a giver's word. It is kept for this daemon's life only: after a
 // restart the log says the same.
 func (n *Node) hear(m Stopped) {
 	n.mu.Lock()
+	if len(n.told) >= maxTold {
+		clear(n.told) // the log says the same
+	}
 	n.told[decide.Told{Service: m.Service, From: m.From, Epoch: m.Epoch, Index: m.Index}] = true
 	n.mu.Unlock()
 	n.Poke()

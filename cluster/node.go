@@ -73,7 +73,8 @@ type Node struct {
 	notices map[string]string  // alarms of this node, by subject
 	probed  map[probe]bool     // take-overs that were prepared
 
-	lead atomic.Pointer[leadership]
+	looked atomic.Pointer[clock.Reading] // when the member's loop last began a look
+	lead   atomic.Pointer[leadership]
 }
 
 // leadership is what this node keeps while it leads.
@@ -117,12 +118,18 @@ func (n *Node) Resume(ctx context.Context) error {
 		n.mu.Lock()
 		n.session = s.ID
 		n.mu.Unlock()
+		if err := n.Guard.Use(s.ID); err != nil {
+			return fmt.Errorf("resume session %d: %w", s.ID, err)
+		}
 		n.Renewals.Hold(s.ID, s.TTL)
 		n.awaitLease(ctx, s.TTL)
 	}
 	for _, e := range n.Journal.Entries() {
+		if e.State == journal.StateReleasing {
+			continue // proven stopped before that was written
+		}
 		u := n.unit(e.Service)
-		own := sameBoot && e.BootID == n.BootID && e.Session == s.ID && e.State == journal.StateActive
+		own := sameBoot && e.BootID == n.BootID && e.Session == s.ID
 		if own && n.Renewals.Left() > 0 {
 			err := u.adopt(e.Epoch, e.Generation, e.Note)
 			if err == nil {
@@ -190,7 +197,7 @@ func (n *Node) unit(name string) *unit {
 	if u == nil {
 		u = newUnit(name, &unitHost{
 			ctx: n.ctx, builder: n.Builder, records: n.Journal,
-			left: n.Renewals.Left, wake: n.Poke, now: time.Now,
+			left: n.Renewals.Left, until: n.Renewals.Until, wake: n.Poke, now: time.Now,
 		}, n.Log)
 		n.units[name] = u
 	}

@@ -247,7 +247,7 @@ func (n *Node) mayVouch(led *leadership, st *state.State, svc *state.Service, s 
 		return nil
 	}
 	return fmt.Errorf("%w: %s may still run %s; it is taken by itself once its lease cannot be left. "+
-		"Only when you have seen that %s is off: failoverctl failover %s --force --reason ...", ErrRefused, s.Node, svc.Name, s.Node, svc.Name)
+		"Only when you have seen that %s is off: failoverctl failover %s --force --reason TEXT", ErrRefused, s.Node, svc.Name, s.Node, svc.Name)
 }
 
 // Pause pauses or resumes a service or the cluster.

@@ -24,9 +24,10 @@ type Resource interface {
 }
 
 // Armed is a Resource that the kernel ends by itself when it is not armed
-// again: Arm gives it the time that is left of the lease.
+// again. Arm gives it the lease's absolute deadline, so that what is left is
+// counted at the last moment: a process can be frozen between any two lines.
 type Armed interface {
-	Arm(left time.Duration) error
+	Arm(until clock.Reading) error
 }
 
 // Preparer is a Resource that can do some of its start's work in advance.

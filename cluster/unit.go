@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/failoverd/failoverd/cluster/clock"
 	"github.com/failoverd/failoverd/cluster/decide"
 	"github.com/failoverd/failoverd/cluster/state"
 )
@@ -57,6 +58,7 @@ type unitHost struct {
 	builder Builder
 	records records
 	left    func() time.Duration // of the lease
+	until   func() (clock.Reading, bool)
 	wake    func()
 	now     func() time.Time
 }
@@ -159,6 +161,13 @@ func (u *unit) end(phase decide.Phase) {
 	u.host.wake()
 }
 
+// delay keeps what has just failed from being tried again at once.
+func (u *unit) delay() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.retry = u.host.now().Add(retryStop)
+}
+
 // stuck reports whether stops have failed so often that only the end of the
 // lease, which the guard and the kernel enforce, can still prove it.
 func (u *unit) stuck() bool {
@@ -256,11 +265,11 @@ func (u *unit) arm() error {
 		if !ok {
 			continue
 		}
-		left := u.host.left()
-		if left <= 0 {
+		until, held := u.host.until()
+		if !held || u.host.left() <= 0 {
 			return errLapsed
 		}
-		if err := a.Arm(left); err != nil {
+		if err := a.Arm(until); err != nil {
 			return fmt.Errorf("arm %s: %w", r.Name(), err)
 		}
 	}
@@ -323,7 +332,7 @@ func (u *unit) stopAll() error {
 }
 
 // stop stops without giving up; then runs when everything is proven stopped.
-func (u *unit) stop(why string, then func()) {
+func (u *unit) stop(why string, then func() error) {
 	u.cut()
 	if !u.begin(decide.PhaseStopping) {
 		return
@@ -339,7 +348,9 @@ func (u *unit) stop(why string, then func()) {
 		u.resources = nil
 		u.mu.Unlock()
 		if then != nil {
-			then()
+			if err := then(); err != nil {
+				u.delay()
+			}
 		}
 		u.end(decide.PhaseStopped)
 	})

@@ -6,12 +6,14 @@ import (
 	"net/netip"
 
 	"github.com/failoverd/failoverd/cluster"
+	"github.com/failoverd/failoverd/cluster/clock"
 	"github.com/failoverd/failoverd/cluster/state"
 	"github.com/failoverd/failoverd/fencing/guard"
 	"github.com/failoverd/failoverd/service"
 	"github.com/failoverd/failoverd/service/exec"
 	"github.com/failoverd/failoverd/service/process"
 	"github.com/failoverd/failoverd/vip"
+	"github.com/failoverd/failoverd/vip/gate"
 )
 
 // builder makes a service's resources from its specification.
@@ -74,5 +76,16 @@ func (b *builder) vip(r state.Resource) (cluster.Resource, error) {
 	if err := b.d.keeper.cover(context.Background(), guard.Address{CIDR: cidr.String(), Interface: r.VIP.Interface}); err != nil {
 		return nil, fmt.Errorf("tell the guard of the address: %w", err)
 	}
-	return v, nil
+	return address{v}, nil
+}
+
+// address is a VIP that is armed by the lease's absolute deadline.
+type address struct{ *vip.VIP }
+
+// Arm counts what is left from one reading of the clocks, which goes along: what
+// passes between here and the kernel is taken off.
+func (a address) Arm(until clock.Reading) error {
+	since := gate.Now()
+	left := min(until.Boot-since.Boot, until.Raw-since.Raw)
+	return a.VIP.ArmSince(since, left)
 }

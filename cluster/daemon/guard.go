@@ -147,9 +147,13 @@ func (k *keeper) Use(session uint64) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	c := k.get()
-	if old := c.Info().Session; old != 0 && old != session {
+	now, err := c.Status(ctx)
+	if err != nil {
+		return fmt.Errorf("ask the guard for its session: %w", err)
+	}
+	if now.Session != 0 && now.Session != session {
 		if err := c.Release(ctx); err != nil {
-			return fmt.Errorf("make the guard forget session %d: %w", old, err)
+			return fmt.Errorf("make the guard forget session %d: %w", now.Session, err)
 		}
 	}
 	c.Use(session)

@@ -172,6 +172,11 @@ func (m *member) record(r Record) {
 }
 
 func (m *member) giveUp(r Record, why string) {
+	if l := m.Local[r.Service]; !m.stopped(r.Service) && l.Epoch > r.Epoch {
+		// A later epoch runs: this one was stopped before that could start.
+		m.do(Act{Kind: ActRelease, Service: r.Service, Epoch: r.Epoch, Why: why})
+		return
+	}
 	m.do(Act{Kind: ActGiveUp, Service: r.Service, Epoch: r.Epoch, Why: why})
 }
 
