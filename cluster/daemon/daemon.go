@@ -142,7 +142,9 @@ func (d *daemon) openLocal(ctx context.Context) error {
 		d.log.Warn("no kernel gate: addresses are bounded by their lifetime alone", "err", err)
 	} else {
 		d.onClose(d.logged("gate", d.gate.Close))
-		d.gate.OnDamage(func(x gate.Damage) { d.vipEvent("gate-damaged", "somebody changed the kernel's gate; it was repaired: "+x.String()) })
+		d.gate.OnDamage(func(x gate.Damage) {
+			d.vipEvent("gate-damaged", "somebody changed the kernel's gate; it was repaired: "+x.String())
+		})
 	}
 	if problems := d.cfg.Timing.Check(d.gate != nil); len(problems) > 0 {
 		return &config.Error{Problems: problems}
