@@ -75,7 +75,7 @@ func TestDaemonKilledAndBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = second.Wait()
-	served.check("SIGKILL of the daemon", deadline(), Kappa)
+	served.check("SIGKILL of the daemon", deadline(), 0)
 }
 
 func TestDaemonStopped(t *testing.T) {
@@ -87,7 +87,7 @@ func TestDaemonStopped(t *testing.T) {
 	}
 	// What it had sent before the stop counts; afterwards nothing moves.
 	end := deadline()
-	served.check("SIGSTOP of the daemon", end, Kappa)
+	served.check("SIGSTOP of the daemon", end, 0)
 	if again := deadline(); again != end {
 		t.Errorf("the deadline moved from %v to %v without a daemon", end, again)
 	}

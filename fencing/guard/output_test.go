@@ -80,10 +80,10 @@ func TestOutputWithoutADisk(t *testing.T) {
 // and the deadline of the lease is kept meanwhile.
 func TestFlood(t *testing.T) {
 	r := startRig(t)
-	d := r.lease(2 * time.Second)
+	r.lease(time.Second)
 	r.start(Spec{Name: "flood", LogBytes: 1 << 20, Command: sh("while :; do head -c 1000000 /dev/zero; echo; done")})
-	served := r.serve("a")
-	served.check("beside a flood of output", d, 100*time.Millisecond)
+	served, d := r.serveUnder(time.Second, "a")
+	served.check("beside a flood of output", d, 0)
 	u := r.await("flood", UnitKilled)
 	out, err := r.Output(ctx(t), "flood")
 	if err != nil {
