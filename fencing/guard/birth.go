@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -23,10 +25,26 @@ type nursery struct {
 	work chan func()
 	done chan struct{}
 	argv []string // of an init
+
+	pids atomic.Uint64 // see firstPid
+}
+
+// reservedPids: the kernel gives out process IDs below it once, and begins
+// there again when it has come to the end (RESERVED_PIDS, kernel/pid.c).
+const reservedPids = 300
+
+// firstPid spreads the process IDs of namespaces that follow each other. Each
+// begins to count anew, and in the same place a file with the ID of a daemon of
+// the last one would name some process of the next: a hook that looks there
+// would find running what is gone, or kill itself.
+func (n *nursery) firstPid(tasks int) int {
+	const stride = 4099 // more than most services ever use, and no divisor of the range
+	return reservedPids + int(n.pids.Add(stride)%uint64(max(tasks, 1)))
 }
 
 func newNursery(argv []string) *nursery {
 	n := &nursery{work: make(chan func()), done: make(chan struct{}), argv: argv}
+	n.pids.Store(rand.Uint64N(1 << 32))
 	go func() {
 		defer close(n.done)
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
@@ -94,6 +112,7 @@ func (n *nursery) bear(b *birth, o birthOptions) error {
 		b.kill("not recorded")
 		return err
 	}
+	o.order.FirstPid = n.firstPid(o.order.Tasks)
 	if err := sendPacket(b.ctl, o.order); err != nil {
 		b.kill("no link")
 		return fmt.Errorf("%w: %w", ErrStart, err)

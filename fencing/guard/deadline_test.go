@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -317,6 +319,121 @@ func TestDeadlineOfEverythingStopped(t *testing.T) {
 		}
 	}
 	served.check("SIGSTOP of all", d, stopLease)
+}
+
+// Busy processors delay neither a guard that runs nor the end of one that is
+// stopped, where it may have priority.
+func TestDeadlineWithBusyProcessors(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may have priority")
+	}
+	for range 2 * runtime.NumCPU() {
+		cmd := exec.Command("/bin/sh", "-c", "while :; do :; done")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL}
+		runtime.LockOSThread() // the signal comes with the end of this thread
+		defer runtime.UnlockOSThread()
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}()
+	}
+	r := startRig(t)
+	served, d := r.serveUnder(stopLease, "a")
+	served.check("a guard that runs, processors busy", d, 0)
+	served, d = r.serveUnder(stopLease, "a")
+	if err := unix.Kill(r.Pid(), unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	served.check("SIGSTOP of the guard, processors busy", d, earlyStop)
+}
+
+// A gate that hangs holds nothing up.
+func TestGateThatHangs(t *testing.T) {
+	needNamespaces(t)
+	release := make(chan struct{})
+	g, err := New(Options{Dir: t.TempDir(), OpenGate: func(string) (Shutter, error) { return hungGate{release}, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		close(release)
+		if err := g.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	// Not the test's process is to be killed should the guard be late.
+	g.lease.timer.close()
+	g.lease.timer = nil
+	if err := g.SetGates([]Gate{{Table: "x"}}); err != nil {
+		t.Fatal(err)
+	}
+	d := now(t).Add(time.Second)
+	if err := g.Extend(1, d); err != nil {
+		t.Fatal(err)
+	}
+	stalls := watchStalls(t)
+	u, _, err := g.Start(ctx(t), Spec{Name: "a", Session: 1, Command: sh("exec sleep 1000")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := watchDeaths(t, []int{u.Pid}).last(t)
+	if late := -d.Left(gone); late < 0 || late > Kappa+stalls.since(d) {
+		t.Errorf("ended %v after the deadline", late)
+	}
+}
+
+type hungGate struct{ release chan struct{} }
+
+func (h hungGate) Shut([]Address) error { <-h.release; return nil }
+func (h hungGate) Close() error         { return nil }
+
+// A guard that died anyway says so: as PID 1 it could not be killed by its timer.
+func TestKernelTimerRefusesToServePID1(t *testing.T) {
+	needNamespaces(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe, "kernel-timer")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	if os.Geteuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(out), "1 ") || !strings.Contains(string(out), "PID 1") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+func TestSpawnSaysWhyNot(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		o    SpawnOptions
+		text string
+	}{
+		"no program":   {SpawnOptions{Binary: "/no/such/failoverguard", Dir: t.TempDir()}, "/no/such/failoverguard"},
+		"no directory": {SpawnOptions{Binary: exe, Dir: filepath.Join(file, "dir")}, "not a directory"},
+		"no log":       {SpawnOptions{Binary: exe, Dir: t.TempDir(), Log: filepath.Join(file, "log")}, "log"},
+	} {
+		began := time.Now()
+		_, err := Spawn(ctx(t), c.o)
+		if err == nil || !strings.Contains(err.Error(), c.text) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("%s: took %v", name, took)
+		}
+	}
 }
 
 // A guard that dies takes everything with it at once.

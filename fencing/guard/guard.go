@@ -447,7 +447,10 @@ func (g *Guard) Close() error {
 			return // what is not proven keeps its deadline, its records and the lock
 		}
 		g.lease.close() // nothing is left that it could end
-		g.wg.Wait()
+		if !waitWithin(&g.wg, cleanTimeout) {
+			err = errors.New("end the guard: a gate or a disk does not answer")
+			return
+		}
 		g.nursery.close()
 		g.gates.close()
 		for _, o := range g.outs {
@@ -459,4 +462,21 @@ func (g *Guard) Close() error {
 		err = g.lock.Close()
 	})
 	return err
+}
+
+// waitWithin waits for a group and reports whether it ended in time.
+func waitWithin(wg *sync.WaitGroup, limit time.Duration) bool {
+	done := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(done)
+	}()
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-done:
+		return true
+	case <-t.C:
+		return false
+	}
 }

@@ -181,3 +181,25 @@ func TestDetached(t *testing.T) {
 		t.Errorf("socket mode %v", fi.Mode())
 	}
 }
+
+// Namespaces that follow each other do not share process IDs: a stale file
+// with one names nobody.
+func TestProcessIDsOfTheNextLifeAreOthers(t *testing.T) {
+	r := startRig(t)
+	r.lease(time.Minute)
+	seen := map[string]bool{}
+	for range 5 {
+		r.start(Spec{Name: "a", Command: sh("echo pid $$.; exec sleep 100")})
+		var pid string
+		eventually(t, "its ID", func() bool {
+			out, _ := r.Output(ctx(t), "a")
+			last := string(out[strings.LastIndex(string(out), "pid ")+1:])
+			pid, _, _ = strings.Cut(last, ".")
+			return strings.HasSuffix(string(out), ".\n") && !seen[pid]
+		})
+		seen[pid] = true
+		if err := r.Stop(ctx(t), "a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -212,6 +212,11 @@ func (in *initProcess) setup(o order) (proc bool, text string) {
 	if proc && o.Tasks > 0 {
 		limitPids(o.Tasks)
 	}
+	if proc && o.FirstPid > 0 {
+		// Refused where the kernel has no CONFIG_CHECKPOINT_RESTORE, or in a user
+		// namespace without the capability: then IDs begin at the bottom.
+		_ = os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(o.FirstPid)), 0)
+	}
 	// What a user namespace of ours needed in order to mount is nothing for the program.
 	_ = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 	return proc, text
@@ -241,8 +246,7 @@ func limitPids(tasks int) {
 	if err := unix.Uname(&u); err != nil || !kernelAtLeast(unix.ByteSliceToString(u.Release[:]), 6, 14) {
 		return
 	}
-	// The IDs below 300 are given out once and not again (RESERVED_PIDS).
-	_ = os.WriteFile("/proc/sys/kernel/pid_max", []byte(strconv.Itoa(tasks+300)), 0)
+	_ = os.WriteFile("/proc/sys/kernel/pid_max", []byte(strconv.Itoa(reservedPids+tasks)), 0)
 }
 
 // kernelAtLeast compares a release such as "6.18.4-arch1".

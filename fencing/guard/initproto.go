@@ -25,6 +25,7 @@ type order struct {
 	Program     *program `json:"program,omitempty"` // of a process
 	StopSignal  int      `json:"stop_signal,omitempty"`
 	Tasks       int      `json:"tasks,omitempty"`
+	FirstPid    int      `json:"first_pid,omitempty"` // of the namespace, after the init's
 	ShareMounts bool     `json:"share_mounts,omitempty"`
 
 	Timeout time.Duration `json:"timeout,omitempty"` // stop

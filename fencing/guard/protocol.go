@@ -210,7 +210,7 @@ type Spec struct {
 // Defaults of Spec.
 const (
 	DefaultStopTimeout = 10 * time.Second
-	DefaultTasks       = 16384
+	DefaultTasks       = 32768
 	DefaultLogBytes    = 8 << 20
 )
 

@@ -283,6 +283,9 @@ func (u *unit) set(s UnitState, text string) {
 }
 
 func (u *unit) event(kind EventKind, text string) {
+	if !u.leased {
+		return // a hook that asks every few seconds is no news
+	}
 	u.g.events.add(Event{Kind: kind, Unit: u.spec.Name, Session: u.spec.Session, Epoch: u.spec.Epoch, Text: text})
 }
 
