@@ -170,6 +170,7 @@ func (c *Conn) gotNo(session, nonce, seq uint64, why lease.Reason) {
 // extend tells of extensions.
 func (c *Conn) extend() {
 	defer c.wg.Done()
+	var told clock.Reading
 	for {
 		select {
 		case <-c.done:
@@ -184,8 +185,10 @@ func (c *Conn) extend() {
 			until, ok = c.holder.Until()
 		}
 		c.mu.Unlock()
-		// A deadline that has passed since would arm nothing.
-		if left := clock.Left(c.opt.Clock.Now(), until); ok && left > 0 && f != nil {
+		// A deadline that has passed since would arm nothing; one that was told may
+		// have been extended by two requests at once.
+		if left := clock.Left(c.opt.Clock.Now(), until); ok && left > 0 && until != told && f != nil {
+			told = until
 			f(until, left)
 		}
 	}
