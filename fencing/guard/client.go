@@ -20,6 +20,8 @@ const (
 	helloTimeout = 2 * time.Second
 	// pingEvery and SilentAfter: a guard from which nothing was heard for that long is lost.
 	pingEvery = 250 * time.Millisecond
+	// lastWords is how long answers are waited for when a part of the connection has ended.
+	lastWords = 100 * time.Millisecond
 	// SilentAfter is how long a guard may be silent before Lost is closed.
 	SilentAfter = 2 * time.Second
 )
@@ -242,13 +244,16 @@ func (c *Client) ping() {
 	}
 }
 
-// lose ends the client for good: half a guard is none.
+// lose ends the client for good: half a guard is none. Answers that are on
+// their way are still read: a guard that ends has sent them before.
 func (c *Client) lose(err error) {
 	c.lostOnce.Do(func() {
 		c.lostErr = err
 		close(c.lost)
+		for _, l := range []*link{c.lease, c.ctl, c.watch} {
+			_ = l.c.SetReadDeadline(time.Now().Add(lastWords))
+		}
 	})
-	c.closeLinks()
 }
 
 // pass hands an event to who reads Events.

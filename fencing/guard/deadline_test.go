@@ -472,11 +472,10 @@ func TestKillOfTheGuard(t *testing.T) {
 }
 
 func TestSpawnReplacesAFrozenGuard(t *testing.T) {
+	t.Parallel()
 	r := startRig(t)
 	old := r.Pid()
-	if err := unix.Kill(old, unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	stop(t, old)
 	began := time.Now()
 	if err := r.Extend(int64Deadline(t)); !errors.Is(err, ErrGuardLost) {
 		t.Errorf("extended by a stopped guard: %v", err)
@@ -491,6 +490,18 @@ func TestSpawnReplacesAFrozenGuard(t *testing.T) {
 	if r.Pid() == old {
 		t.Error("connected to the guard that does not answer")
 	}
+}
+
+// stop stops a process and waits until it has.
+func stop(t *testing.T, pid int) {
+	t.Helper()
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the process to stop", func() bool {
+		st, err := readStat(pid)
+		return err == nil && st.state == 'T'
+	})
 }
 
 func int64Deadline(t *testing.T) (boot, raw time.Duration) {

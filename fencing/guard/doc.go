@@ -34,13 +34,19 @@
 // network file system cannot be killed before that answers: it issues nothing
 // new, but the request under way may still be carried out.
 //
+// A guard that is told to end (SIGTERM) stops processes by their own rules and
+// what hooks left behind by TERM and KILL; it runs no stop hooks: stop services
+// through the daemon.
+//
 // # A tour
 //
 //	protocol.go, frame.go     what goes over the socket
 //	client.go, spawn.go       the daemon's side
 //	guard.go, server.go       the guard's side
 //	lease.go, kerneltimer.go  the deadline
+//	gates.go                  what is shut at it
 //	unit.go, birth.go         one supervised service, and how it is born
+//	hooks.go                  hooks in a unit
 //	initmain.go, hookmain.go  PID 1 of a service, and what runs one hook
 //	output.go, events.go      what it has to say
 //	predecessor.go            what a dead guard left behind

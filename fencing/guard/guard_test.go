@@ -101,11 +101,10 @@ func TestStartErrors(t *testing.T) {
 
 // Children that ignore TERM, leave session and process group, and forget their parents.
 const stubborn = `trap '' TERM HUP INT
-setsid sh -c "trap '' TERM; while :; do sleep 1; done" &
-(setsid sh -c "trap '' TERM; (while :; do sleep 1; done) & exit" &)
-setsid setsid sleep 1000 &
+setsid sleep 1000 &
+setsid sh -c 'setsid sleep 1001 & exec sleep 1002' &
 echo up
-while :; do sleep 1; done`
+exec sleep 1003`
 
 func TestStopIsProven(t *testing.T) {
 	for name, opts := range map[string][]rigOption{"cgroup": nil, "namespace alone": {withoutCgroup}} {

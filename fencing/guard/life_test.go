@@ -3,6 +3,7 @@ package guard
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -212,4 +213,42 @@ func TestRunsAsUser(t *testing.T) {
 	r.lease(time.Minute)
 	r.start(Spec{Name: "a", User: "nobody", Command: sh("id -un; echo home $HOME; exec sleep 100")})
 	r.awaitOutput("a", "nobody\nhome ")
+}
+
+// A guard that nobody needs any more ends by itself; not before.
+func TestIdleGuardEnds(t *testing.T) {
+	needNamespaces(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cmd := exec.Command(exe, "run", "-dir", dir, "-idle", "300ms")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	defer func() { _ = cmd.Process.Kill() }()
+	var c *Client
+	eventually(t, "the guard to answer", func() bool {
+		c, err = Dial(ctx(t), filepath.Join(dir, SocketName))
+		return err == nil
+	})
+	r := &rig{t: t, dir: dir, Client: c}
+	c.Use(1)
+	d := r.lease(1500 * time.Millisecond)
+	r.start(Spec{Name: "a", Command: sh("exec sleep 100")})
+	c.Close()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("it ended with %v", err)
+		}
+		if d.Left(now(t)) > 0 {
+			t.Error("it ended before its service's lease")
+		}
+	case <-time.After(long):
+		t.Fatal("it stays")
+	}
 }

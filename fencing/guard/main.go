@@ -38,9 +38,11 @@ type MainOptions struct {
 const usage = `failoverguard keeps services alive while their daemon restarts, and ends them with their lease.
 It is started by failoverd; by hand:
 
-  failoverguard run -dir DIR [-socket PATH] [-log FILE] [-realtime] [-no-cgroup] [-detach]
+  failoverguard run -dir DIR [-socket PATH] [-log FILE] [-realtime] [-no-cgroup] [-detach] [-idle 1m]
   failoverguard status -dir DIR [-socket PATH]
   failoverguard version
+
+-idle is how long it stays without a daemon, a service and a lease (default: for ever; detached: 1m).
 `
 
 // Main is the program: it also serves as init and as a hook's runner.
@@ -68,6 +70,7 @@ func Main(args []string, o MainOptions) int {
 type runFlags struct {
 	dir, socket, log                   string
 	realtime, noCgroup, detach, isBack bool
+	idle                               time.Duration
 }
 
 func parseRun(args []string) (runFlags, error) {
@@ -81,6 +84,7 @@ func parseRun(args []string) (runFlags, error) {
 	fs.BoolVar(&f.noCgroup, "no-cgroup", false, "")
 	fs.BoolVar(&f.detach, "detach", false, "")
 	fs.BoolVar(&f.isBack, "detached", false, "")
+	fs.DurationVar(&f.idle, "idle", 0, "")
 	if err := fs.Parse(args); err != nil {
 		return f, err
 	}
@@ -165,7 +169,11 @@ func serve(f runFlags, o MainOptions, ready *os.File) (int, error) {
 	info := g.Info()
 	log.Info("guard serves", "pid", info.Pid, "dir", f.dir, "cgroup", info.Cgroup, "kernel_timer", info.KernelTimer,
 		"realtime", info.Realtime, "memory_locked", info.MemoryLocked, "without", strings.Join(notEmpty(info.CgroupText, info.KernelTimerText, info.RealtimeText), "; "))
+	idle, stopIdle := g.idleFor(f.idle)
+	defer stopIdle()
 	select {
+	case <-idle:
+		log.Info("no daemon, no service, no lease: ending", "for", f.idle)
 	case <-term:
 		log.Info("told to end: stopping everything")
 		ctx, cancel := context.WithTimeout(context.Background(), g.longestStop())
@@ -222,6 +230,60 @@ func notEmpty(texts ...string) []string {
 	return out
 }
 
+// defaultIdle is how long a guard that a daemon has started stays with nothing
+// to guard and nobody to tell it anything: the next daemon starts another.
+const defaultIdle = time.Minute
+
+// idleFor closes the channel when the guard was idle for so long; 0 is never.
+func (g *Guard) idleFor(limit time.Duration) (<-chan struct{}, func()) {
+	idle, end, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		if limit <= 0 {
+			return
+		}
+		t := time.NewTicker(max(limit/10, time.Millisecond))
+		defer t.Stop()
+		for since := time.Now(); ; {
+			select {
+			case <-end:
+				return
+			case <-t.C:
+			}
+			if !g.idle() {
+				since = time.Now()
+			} else if time.Since(since) >= limit {
+				close(idle)
+				return
+			}
+		}
+	}()
+	return idle, func() { close(end); <-done }
+}
+
+// idle reports whether there is neither a client nor anything to guard.
+func (g *Guard) idle() bool {
+	g.mu.Lock()
+	srv := g.srv
+	g.mu.Unlock()
+	if srv != nil && srv.clients() > 0 {
+		return false
+	}
+	now, err := Now()
+	if err != nil {
+		return false
+	}
+	if _, d, _ := g.lease.status(); !d.IsZero() && d.Left(now) > 0 {
+		return false
+	}
+	for _, r := range g.List() {
+		if !r.State.Gone() {
+			return false
+		}
+	}
+	return true
+}
+
 // detach starts the guard again in a session of its own, waits until it
 // serves, and ends: so the guard is no child of the daemon, gets no signal
 // from its terminal, and keeps none of its descriptors.
@@ -231,7 +293,10 @@ func detach(f runFlags) int {
 		fmt.Fprintln(os.Stderr, "detach:", err)
 		return exitError
 	}
-	args := []string{"run", "-detached", "-dir", f.dir}
+	if f.idle <= 0 {
+		f.idle = defaultIdle
+	}
+	args := []string{"run", "-detached", "-dir", f.dir, "-idle", f.idle.String()}
 	for name, v := range map[string]string{"-socket": f.socket, "-log": f.log} {
 		if v != "" {
 			args = append(args, name, v)

@@ -171,6 +171,13 @@ func (s *server) close() {
 	s.wg.Wait()
 }
 
+// clients counts connections.
+func (s *server) clients() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}
+
 // serverConn is one client. What is quick is answered in order on its own
 // goroutine; what may take time gets one of its own, so that an Extend never
 // waits behind it.

@@ -174,6 +174,7 @@ func TestSocketMisuse(t *testing.T) {
 
 // Many connections that say nothing are bounded, and do not keep the daemon out for long.
 func TestSilentConnections(t *testing.T) {
+	t.Parallel()
 	r := startRig(t)
 	for range 2 * maxConns {
 		c, err := connect(ctx(t), filepath.Join(r.dir, SocketName))
