@@ -91,6 +91,9 @@ func (n *Node) anyView(led *leadership, st *state.State) decide.LeaderView {
 		return n.leaderView(led, st)
 	}
 	v := decide.LeaderView{State: st, Self: n.Self, Sessions: map[uint64]decide.SessionView{}, Sights: n.Gossip.Sights()}
+	if n.consensus() != nil {
+		v.Voters = n.configuration().Voters
+	}
 	for id := range st.Sessions {
 		if age, standing := n.Voter.Age(id); standing == lease.StandingOpen {
 			v.Sessions[id] = decide.SessionView{Ages: map[string]time.Duration{n.Self: age}}

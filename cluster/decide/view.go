@@ -75,8 +75,8 @@ func (v SessionView) quiet(voters []string) (age time.Duration, known bool) {
 		}
 	}
 	leftOut := len(voters) - (len(voters)/2 + 1)
-	if len(ages) <= leftOut {
-		return 0, false
+	if len(voters) == 0 || len(ages) <= leftOut {
+		return 0, false // of no voters at all nobody has told either
 	}
 	sortDescending(ages)
 	return ages[leftOut], true
