@@ -124,24 +124,27 @@ func (n *Node) Resume(ctx context.Context) error {
 		n.Renewals.Hold(s.ID, s.TTL)
 		n.awaitLease(ctx, s.TTL)
 	}
+	var mine []journal.Entry
 	for _, e := range n.Journal.Entries() {
 		if e.State == journal.StateReleasing {
 			continue // proven stopped before that was written
 		}
 		u := n.unit(e.Service)
-		own := sameBoot && e.BootID == n.BootID && e.Session == s.ID
-		if own && n.Renewals.Left() > 0 {
-			err := u.adopt(e.Epoch, e.Generation, e.Note)
-			if err == nil {
-				n.Log.Info("adopted a running service", "service", e.Service, "epoch", e.Epoch)
-				continue
-			}
+		if err := u.load(e.Epoch, e.Generation, e.Note); err != nil {
+			n.notice("resume "+e.Service, fmt.Sprintf("%s epoch %d may run here and cannot be looked after: %v", e.Service, e.Epoch, err))
+			continue // it counts as running until it can be stopped
+		}
+		if sameBoot && e.BootID == n.BootID && e.Session == s.ID && n.Renewals.Left() > 0 {
+			u.claim()
+			mine = append(mine, e)
+		}
+	}
+	for _, e := range mine {
+		if err := n.unit(e.Service).adopt(); err != nil {
 			n.Log.Warn("cannot adopt; it will be stopped first", "service", e.Service, "epoch", e.Epoch, "err", err)
 			continue
 		}
-		if err := u.load(e.Epoch, e.Note); err != nil {
-			return fmt.Errorf("journal of %s: %w", e.Service, err)
-		}
+		n.Log.Info("adopted a running service", "service", e.Service, "epoch", e.Epoch)
 	}
 	return nil
 }

@@ -50,6 +50,9 @@ type unit struct {
 	retry     time.Time          // not before this is a stop tried again that could not be proven
 	unproven  int                // stops in a row that could not be proven
 	wg        tasks
+
+	unbuilt bool   // what kept describes may run here, and its resources could not be made yet
+	kept    []byte // the journal's note of it
 }
 
 // unitHost is what a unit needs of its node.
@@ -312,6 +315,9 @@ func (u *unit) stopAll() error {
 	if watched != nil {
 		<-watched
 	}
+	if err := u.build(); err != nil {
+		return err // an empty list would prove nothing
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(u.host.ctx), stopLimit)
 	defer cancel()
 	u.mu.Lock()
@@ -333,10 +339,13 @@ func (u *unit) stopAll() error {
 
 // stop stops without giving up; then runs when everything is proven stopped.
 func (u *unit) stop(why string, then func() error) {
-	u.cut()
 	if !u.begin(decide.PhaseStopping) {
+		if u.starting() {
+			u.cut()
+		}
 		return
 	}
+	u.cut()
 	u.log.Info("service stops", "epoch", u.epoch, "why", why)
 	u.wg.Go(func() {
 		if err := u.stopAll(); err != nil {
@@ -376,9 +385,25 @@ func (u *unit) releasing(epoch uint64) error {
 
 var errBusy = errors.New("an operation on the service is under way")
 
-// adopt takes over what an earlier daemon left running: every resource must
-// be there, else nothing is adopted and the unit is unproven until stopped.
-func (u *unit) adopt(epoch, gen uint64, kept []byte) error {
+// load prepares a unit for what the journal says may be running. Until that is
+// adopted or stopped the unit counts as unknown, also when its resources cannot
+// be made: a stop tries again to make them, and proves nothing without.
+func (u *unit) load(epoch, gen uint64, kept []byte) error {
+	u.mu.Lock()
+	u.epoch, u.gen, u.kept, u.unbuilt = epoch, gen, kept, true
+	u.setPhase(decide.PhaseUnknown)
+	u.mu.Unlock()
+	return u.build()
+}
+
+// build makes the resources of what was loaded, unless that is done.
+func (u *unit) build() error {
+	u.mu.Lock()
+	kept, unbuilt := u.kept, u.unbuilt
+	u.mu.Unlock()
+	if !unbuilt {
+		return nil
+	}
 	var n note
 	if err := json.Unmarshal(kept, &n); err != nil {
 		return fmt.Errorf("read journal note: %w", err)
@@ -388,8 +413,39 @@ func (u *unit) adopt(epoch, gen uint64, kept []byte) error {
 		return fmt.Errorf("build resources: %w", err)
 	}
 	u.mu.Lock()
-	u.resources, u.epoch, u.gen, u.spec = list, epoch, gen, n.Spec
-	u.setPhase(decide.PhaseUnknown)
+	defer u.mu.Unlock()
+	u.resources, u.spec, u.kept, u.unbuilt = list, n.Spec, nil, false
+	return nil
+}
+
+// claim makes renewals arm what was loaded while it waits to be adopted.
+func (u *unit) claim() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.setPhase(decide.PhaseStarting)
+}
+
+// adopt takes over what was loaded and claimed: every resource must be there,
+// else nothing is adopted and the unit is unproven until stopped.
+func (u *unit) adopt() error {
+	if err := u.adoptAll(); err != nil {
+		u.mu.Lock()
+		u.setPhase(decide.PhaseUnknown)
+		u.mu.Unlock()
+		return err
+	}
+	watch, stop := context.WithCancel(u.host.ctx)
+	u.mu.Lock()
+	u.interrupt = stop
+	u.setPhase(decide.PhaseRunning)
+	u.mu.Unlock()
+	u.watch(watch)
+	return nil
+}
+
+func (u *unit) adoptAll() error {
+	u.mu.Lock()
+	list, epoch := u.resources, u.epoch
 	u.mu.Unlock()
 	ctx, cancel := context.WithTimeout(u.host.ctx, 10*time.Second)
 	defer cancel()
@@ -403,12 +459,6 @@ func (u *unit) adopt(epoch, gen uint64, kept []byte) error {
 		}
 		u.setState(r, "running", "adopted")
 	}
-	watch, stop := context.WithCancel(u.host.ctx)
-	u.mu.Lock()
-	u.interrupt = stop
-	u.setPhase(decide.PhaseRunning)
-	u.mu.Unlock()
-	u.watch(watch)
 	return nil
 }
 
@@ -426,23 +476,6 @@ func adoptOne(ctx context.Context, r Resource, epoch uint64) error {
 	if !running {
 		return fmt.Errorf("adopt %s: it does not run", r.Name())
 	}
-	return nil
-}
-
-// load prepares a unit for stopping what the journal says may be running.
-func (u *unit) load(epoch uint64, kept []byte) error {
-	var n note
-	if err := json.Unmarshal(kept, &n); err != nil {
-		return fmt.Errorf("read journal note: %w", err)
-	}
-	list, err := u.host.builder.Build(n.Spec, n.Origin)
-	if err != nil {
-		return fmt.Errorf("build resources: %w", err)
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.resources, u.epoch, u.spec = list, epoch, n.Spec
-	u.setPhase(decide.PhaseUnknown)
 	return nil
 }
 

@@ -423,6 +423,9 @@ type fakeBuilder struct {
 }
 
 func (b *fakeBuilder) Build(spec state.Spec, _ Origin) ([]Resource, error) {
+	if b.h.w.book.unbuildable(spec.Name, b.h.name) {
+		return nil, errors.New("unbuildable for the test")
+	}
 	var out []Resource
 	for _, r := range spec.Resources {
 		out = append(out, &fakeResource{h: b.h, service: spec.Name, name: r.Name})
@@ -484,6 +487,12 @@ func (b *book) start(service, name, node string, epoch uint64, left func() time.
 	}
 	b.active[key][node] = left
 	return nil
+}
+
+func (b *book) unbuildable(service, node string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.broken["build "+service+"@"+node]
 }
 
 func (b *book) stop(service, name, node string) {
