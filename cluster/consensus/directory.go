@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -122,7 +123,7 @@ func lockDirectory(path string) (*os.File, error) {
 		n, _ := f.ReadAt(pid, 0) // only for the message
 		return nil, fmt.Errorf("%w: %s is held by process %s: stop that failoverd first, or give this one another data directory", ErrInUse, path, strings.TrimSpace(string(pid[:n])))
 	}
-	if err := f.Truncate(0); err == nil {
+	if err = f.Truncate(0); err == nil {
 		_, err = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
 	}
 	if err != nil {
@@ -164,6 +165,9 @@ func (d *Directory) identify(self Self) error {
 	}
 	d.rec = rec
 	rec.Role, rec.Address, rec.Peers = self.Role, self.Address, peers
+	if reflect.DeepEqual(rec, d.rec) {
+		return nil // a full disk is no reason not to start
+	}
 	return d.write(rec)
 }
 

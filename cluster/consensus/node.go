@@ -100,7 +100,7 @@ func (n *Node) start(self cluster.Identity) (err error) {
 
 	files := snapshots{SnapshotStore: st.snapshots, gate: n.gate}
 	notify := make(chan bool)
-	config := n.options.config(n.id)
+	config := n.options.config(n.id, n.log)
 	config.NotifyCh = notify
 	n.leader = newLeader(n, notify)
 	if n.raft, err = n.run(config, st, files, self); err != nil {
@@ -206,6 +206,21 @@ func (n *Node) Applied() uint64 { return n.fsm.index.Load() }
 // Committed is the index up to which this node knows the log to be committed.
 func (n *Node) Committed() uint64 { return n.raft.CommitIndex() }
 
+// Hesitate makes this node slower to stand for election, by a factor of two,
+// for as long as it holds a service: a leader's death then costs the services
+// nothing when another node takes the leadership up.
+func (n *Node) Hesitate(on bool) error {
+	c := n.raft.ReloadableConfig()
+	c.HeartbeatTimeout, c.ElectionTimeout = n.options.Timing.Heartbeat, n.options.Timing.Election
+	if on {
+		c.HeartbeatTimeout, c.ElectionTimeout = 2*c.HeartbeatTimeout, 2*c.ElectionTimeout
+	}
+	if err := n.raft.ReloadConfig(c); err != nil {
+		return fmt.Errorf("change election timeouts: %w", err)
+	}
+	return nil
+}
+
 // Snapshot writes the machine's state to the disk and shortens the log, as
 // happens by itself every SnapshotThreshold entries.
 func (n *Node) Snapshot(ctx context.Context) error {
@@ -275,8 +290,9 @@ func (n *Node) end() {
 
 	close(n.halt)
 	err := n.gate.Close()
+	shutdown := n.raft.Shutdown()
 	n.verdict.release()
-	err = errors.Join(err, n.raft.Shutdown().Error())
+	err = errors.Join(err, shutdown.Error())
 	n.wait.Wait()
 	if cerr := n.store.Close(); cerr != nil {
 		err = errors.Join(err, fmt.Errorf("close store: %w", cerr))

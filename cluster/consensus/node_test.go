@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/hashicorp/raft"
 
 	"github.com/failoverd/failoverd/cluster"
 	"github.com/failoverd/failoverd/cluster/state"
@@ -324,105 +323,47 @@ func TestChangesWithoutAMajorityAreUnknown(t *testing.T) {
 	}
 }
 
-// TestLeadershipsEndAndBeginAnew moves the leadership round and watches what
-// each node is handed: terms grow, at most one leadership of a term, each
-// context ends, and each LeaderStart was applied under the term that is told.
-func TestLeadershipsEndAndBeginAnew(t *testing.T) {
+// TestStopLeavesNothingRunning counts goroutines after a life with elections,
+// refused connections and a transfer.
+func TestStopLeavesNothingRunning(t *testing.T) {
+	before := runtime.NumGoroutine()
 	c := newCluster(t, 3)
 	c.start()
-	var mu sync.Mutex
-	terms := map[uint64]string{}
-	var watchers sync.WaitGroup
-	done := make(chan struct{})
+	c.propose("one")
+	leader, _ := c.leads()
+	if err := leader.node.Transfer(bounded(t, 10*time.Second)); err != nil {
+		t.Log(err)
+	}
+	c.propose("two")
 	for _, m := range c.members {
-		node, name, machine := m.node, m.name, m.machine
-		watchers.Go(func() {
-			var last Leadership
-			for {
-				select {
-				case l := <-node.Leaderships():
-					if last.Ctx != nil && last.Ctx.Err() == nil {
-						t.Errorf("%s: term %d is handed out before term %d has ended", name, l.Term, last.Term)
-					}
-					if l.Term <= last.Term {
-						t.Errorf("%s: term %d after %d", name, l.Term, last.Term)
-					}
-					if s := machine.Snapshot(); l.Ctx.Err() == nil && (s.Leader != name || s.LeaderTerm != l.Term) {
-						t.Errorf("%s: handed term %d, applied %s of %d", name, l.Term, s.Leader, s.LeaderTerm)
-					}
-					mu.Lock()
-					if other, taken := terms[l.Term]; taken {
-						t.Errorf("term %d led by %s and %s", l.Term, other, name)
-					}
-					terms[l.Term] = name
-					mu.Unlock()
-					last = l
-				case <-done:
-					return
-				}
-			}
-		})
+		m.stop()
 	}
-	for i := range 6 {
-		leader, lead := c.leads()
-		to := c.members[i%3]
-		if to == leader {
-			to = c.members[(i+1)%3]
-		}
-		if err := leader.node.TransferTo(bounded(t, 10*time.Second), to.name); err != nil {
-			t.Logf("transfer: %v", err) // best effort; the next round tries again
-			continue
-		}
-		<-lead.Ctx.Done()
-		c.propose(fmt.Sprintf("n%d", i))
+	now := 0
+	deadline := time.Now().Add(10 * time.Second)
+	for now = runtime.NumGoroutine(); now > before && time.Now().Before(deadline); now = runtime.NumGoroutine() {
+		time.Sleep(10 * time.Millisecond)
 	}
-	close(done)
-	watchers.Wait()
-	if len(terms) < 4 {
-		t.Errorf("only %d leaderships: %v", len(terms), terms)
+	if now > before {
+		stacks := make([]byte, 1<<20)
+		t.Errorf("%d goroutines before, %d after:\n%s", before, now, stacks[:runtime.Stack(stacks, true)])
 	}
 }
 
-func TestTransferNeedsAVoter(t *testing.T) {
-	c := newCluster(t, 3)
+// TestStopIsBoundedWhenTheDiskHangs: the process can end though a write does not.
+func TestStopIsBoundedWhenTheDiskHangs(t *testing.T) {
+	c := newCluster(t, 1)
+	disks := faulty(c, 50*time.Millisecond)
 	c.start()
-	leader, _ := c.leads()
-	ctx := bounded(t, 10*time.Second)
-	if err := leader.node.TransferTo(ctx, "nobody"); !errors.Is(err, cluster.ErrNotFound) {
-		t.Errorf("nobody: %v", err)
-	}
-	if err := leader.node.TransferTo(ctx, leader.name); err != nil {
-		t.Errorf("itself: %v", err)
-	}
-	if err := c.followers()[0].node.Transfer(ctx); !errors.Is(err, cluster.ErrNotLeader) {
-		t.Errorf("by a follower: %v", err)
-	}
-	if err := leader.node.Transfer(ctx); err != nil {
-		t.Errorf("to anybody: %v", err)
-	}
-}
-
-func TestTransferToADeadNodeLeavesTheLeader(t *testing.T) {
-	c := newCluster(t, 3)
-	c.start()
-	leader, _ := c.leads()
-	dead := c.followers()[0]
-	dead.stop()
-	if err := leader.node.TransferTo(bounded(t, 10*time.Second), dead.name); !errors.Is(err, cluster.ErrUnknown) {
-		t.Errorf("%v", err)
-	}
-	c.propose("on")
-}
-
-func TestLeaderThatAbdicatesIsReplaced(t *testing.T) {
-	c := newCluster(t, 3)
-	c.start()
-	leader, lead := c.leads()
-	leader.node.abdicate()
+	m, lead := c.leads()
+	heal := disks[m].hang()
+	t.Cleanup(heal)
+	go m.node.Propose(bounded(t, 10*time.Second), setNode("x"))
 	<-lead.Ctx.Done()
-	if leader.node.raft.State() == raft.Leader {
-		t.Error("still leads")
+	if err := m.node.Stop(bounded(t, 500*time.Millisecond)); err == nil {
+		t.Error("stopped with a write under way")
 	}
-	c.propose("on")
-	c.level([]string{"on"})
+	heal()
+	if err := m.node.Stop(bounded(t, 20*time.Second)); err != nil {
+		t.Errorf("after the disk came back: %v", err)
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/failoverd/failoverd/cluster"
 )
@@ -132,7 +133,7 @@ func openBolt(path string) (*raftboltdb.BoltStore, error) {
 		bolt, err = raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: boltOptions()})
 		return err
 	})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, inUse(path)
 	}
 	if err != nil {
@@ -149,8 +150,16 @@ func inUse(path string) error {
 // unfinished ones.
 func openSnapshots(o Options) (*raft.FileSnapshotStore, error) {
 	dir := filepath.Join(o.Directory.Path(), snapshotDir)
+	// raft would make it readable for everybody, and a snapshot holds the cluster's key.
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		err = os.Chmod(dir, 0o700)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open snapshots: %w", err)
+	}
 	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
 	for _, e := range entries {

@@ -110,7 +110,7 @@ func mutual(c *tls.Config) error {
 }
 
 // config is raft's.
-func (o Options) config(id string) *raft.Config {
+func (o Options) config(id string, log *slog.Logger) *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(id)
 	c.HeartbeatTimeout = o.Timing.Heartbeat
@@ -126,7 +126,7 @@ func (o Options) config(id string) *raft.Config {
 	// A node cut off must not force an election when it returns.
 	c.PreVoteDisabled = false
 	c.NoLegacyTelemetry = true
-	c.Logger = newBridge(o.Log)
+	c.Logger = newBridge(log)
 	return c
 }
 

@@ -92,8 +92,18 @@ func filled(t *testing.T, entries int) (Options, contents) {
 	if err := st.Close(); err != nil {
 		t.Fatal(err)
 	}
+	// Opening a store commits an empty transaction: put the file back as the
+	// last write left it, so that the root in force is that of the write.
+	path := filepath.Join(dir.Path(), storeFile)
+	written, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
 	want, err := read(t, o)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, written, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if len(want.Entries) != entries || want.Ballot.VoteTerm != 3 {
