@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -320,6 +321,7 @@ func (f *Failoverd) Apply(ctx context.Context, services string) error {
 type Status struct {
 	Node     string `json:"node"`
 	Leader   string `json:"leader"`
+	Index    uint64 `json:"index"`
 	Waiting  string `json:"waiting"`
 	Quorum   bool   `json:"quorum"`
 	Voters   int    `json:"voters"`
@@ -396,17 +398,23 @@ func (s Status) settled(service string) error {
 	return fmt.Errorf("there is no service %s", service)
 }
 
-// Settled waits until every voter answers, every node is ready with an open
-// session, and the service, if one is named, runs and could move. It gives the
+// Settled waits until every voter answers, every node is ready, caught up and
+// has an open session, and the service, if one is named, runs and could move. It gives the
 // holder.
 func (f *Failoverd) Settled(ctx context.Context, service string) (*Host, Status, error) {
 	var missing error
 	for {
+		if err := f.ended(); err != nil {
+			return nil, Status{}, err
+		}
 		attempt, cancel := context.WithTimeout(ctx, 3*time.Second)
 		s, err := f.Status(attempt)
 		cancel()
 		if err == nil {
 			err = s.settled(service)
+		}
+		if err == nil {
+			err = f.caughtUp(ctx, s.Index)
 		}
 		if err == nil {
 			return f.lab.Host(s.holder(service)), s, nil
@@ -415,9 +423,50 @@ func (f *Failoverd) Settled(ctx context.Context, service string) (*Host, Status,
 		select {
 		case <-ctx.Done():
 			return nil, s, fmt.Errorf("the cluster does not settle: %w", missing)
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(150 * time.Millisecond):
 		}
 	}
+}
+
+// ended reports a daemon that should run and does not.
+func (f *Failoverd) ended() error {
+	for _, h := range f.hosts {
+		r := f.Daemon(h)
+		if r == nil {
+			return fmt.Errorf("the daemon of %s was never started", h)
+		}
+		select {
+		case <-r.Done():
+			return fmt.Errorf("the daemon of %s has ended: %w", h, cmp.Or(r.Wait(), errors.New("exit status 0")))
+		default:
+		}
+	}
+	return nil
+}
+
+// caughtUp asks every daemon by itself whether it has applied the index. A
+// follower that comes back after a while may be alive and ready long before
+// the leader sends it the log again; until then no second node may be missing.
+func (f *Failoverd) caughtUp(ctx context.Context, index uint64) error {
+	problems := make([]error, len(f.hosts))
+	var group sync.WaitGroup
+	for i, h := range f.hosts {
+		group.Go(func() {
+			var s Status
+			// A follower by itself has no quorum behind it: failoverctl says so
+			// by its exit status and answers nevertheless.
+			out, err := f.Ctl(ctx, h, "status", "--local", "-o", "json")
+			if json.Unmarshal([]byte(out), &s) == nil {
+				err = nil
+			}
+			if err == nil && s.Index < index {
+				err = fmt.Errorf("%s has applied entry %d of %d", h, s.Index, index)
+			}
+			problems[i] = err
+		})
+	}
+	group.Wait()
+	return errors.Join(problems...)
 }
 
 func (s Status) holder(service string) string {

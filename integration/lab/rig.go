@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -167,7 +168,7 @@ func (r *Rig) Settled(ctx context.Context) (*Host, Status, error) {
 	return holder, status, nil
 }
 
-// explain adds what the daemons logged last.
+// explain adds what the daemons logged last, or how they crashed.
 func (r *Rig) explain(err error) error {
 	var text strings.Builder
 	for _, h := range r.Failoverd.Hosts() {
@@ -175,10 +176,23 @@ func (r *Rig) explain(err error) error {
 		if readErr != nil {
 			continue
 		}
-		lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
-		fmt.Fprintf(&text, "\n--- %s\n%s", h, strings.Join(lines[max(0, len(lines)-15):], "\n"))
+		var lines []string
+		for line := range strings.Lines(string(raw)) {
+			if !strings.Contains(line, "level=DEBUG") {
+				lines = append(lines, line)
+			}
+		}
+		from := max(0, len(lines)-15)
+		if crash := slices.IndexFunc(lines, isCrash); crash >= 0 {
+			from = max(0, crash-2)
+		}
+		fmt.Fprintf(&text, "\n--- %s\n%s", h, strings.Join(lines[from:min(len(lines), from+20)], ""))
 	}
 	return fmt.Errorf("%w%s", err, text.String())
+}
+
+func isCrash(line string) bool {
+	return strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:")
 }
 
 // Measurement is what one fault cost.
