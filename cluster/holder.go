@@ -15,12 +15,23 @@ import (
 // guard is told the deadline first, then the kernel's gates are armed, then the
 // clock is read again and everything is cut if the deadline has passed.
 func (n *Node) Extended(until clock.Reading) {
+	n.extending.Lock()
+	defer n.extending.Unlock()
+	// A call that was held up may carry the deadline of a session that has been
+	// replaced: what the guard is told belongs to the session it was told of.
+	latest, ok := n.Renewals.Until()
+	if !ok || clock.Left(until, latest) < 0 {
+		return
+	}
+	until = latest
 	if err := n.Guard.Extend(until); err != nil {
 		// Without the guard's word its processes die at the old deadline, and so
 		// do the gates: nothing may outlive what the guard knows of.
 		n.notice("guard", "the guard does not answer: "+err.Error())
+		n.unguarded(n.Clock.Now())
 		return
 	}
+	n.guardless = nil
 	n.notice("guard", "")
 	for _, u := range n.allUnits() {
 		if !u.holding() {
@@ -34,6 +45,19 @@ func (n *Node) Extended(until clock.Reading) {
 	}
 	if clock.Left(n.Clock.Now(), until) <= 0 {
 		n.lapsed()
+	}
+}
+
+// unguarded lets the lease run out when the guard has taken no deadline for two
+// leases: by then nothing runs here any more, and renewals would only keep the
+// services from others. The caller holds extending.
+func (n *Node) unguarded(now clock.Reading) {
+	if n.guardless == nil {
+		n.guardless = &now
+	}
+	if lost := clock.Shorter(*n.guardless, now); lost > 2*n.TTL {
+		n.guardless = nil
+		n.drop(fmt.Sprintf("the guard has taken no deadline for %s, so nothing can run here", lost.Round(time.Millisecond)))
 	}
 }
 
@@ -104,8 +128,43 @@ func (n *Node) checkLoop() {
 	if last == nil {
 		return
 	}
-	if hung := clock.Longer(*last, n.Clock.Now()); hung > hungAfter {
+	now := n.Clock.Now()
+	hung := clock.Longer(*last, now)
+	n.mu.Lock()
+	for _, since := range n.writes {
+		hung = max(hung, clock.Longer(since, now))
+	}
+	n.mu.Unlock()
+	if hung > hungAfter {
 		n.drop(fmt.Sprintf("this node's own work has hung for %s, its disk perhaps", hung.Round(time.Second)))
+	}
+}
+
+// watchedRecords is the journal with a note of how long each write is under way:
+// a service that waits for a disk that hangs can be neither started nor given up
+// here, and the lease must not keep it from others (LEASE.md 9).
+type watchedRecords struct{ n *Node }
+
+func (r watchedRecords) Active(service string, epoch, generation uint64, note []byte) error {
+	defer r.n.writing()()
+	return r.n.Journal.Active(service, epoch, generation, note)
+}
+
+func (r watchedRecords) Releasing(service string, epoch uint64) error {
+	defer r.n.writing()()
+	return r.n.Journal.Releasing(service, epoch)
+}
+
+func (n *Node) writing() (end func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.written++
+	id := n.written
+	n.writes[id] = n.Clock.Now()
+	return func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		delete(n.writes, id)
 	}
 }
 
@@ -122,25 +181,39 @@ func (n *Node) opened(id uint64) {
 	if opened == nil {
 		return // not applied here yet; to ask again gives the same session
 	}
+	if opened.Kappa < n.Kappa {
+		// Given back with the promise of a daemon that could end things faster
+		// than this one: it is left to lapse, and a new one is opened then.
+		n.notice("session", fmt.Sprintf("session %d promises an end within %s, and this host needs %s: waiting until it is closed", id, opened.Kappa, n.Kappa))
+		return
+	}
 	// The session's own TTL counts, not this daemon's setting: a session that was
 	// given back is known to the voters with the TTL it was opened with.
 	s := journal.Session{
 		BootID: n.BootID, ID: id, TTL: opened.TTL, Kappa: opened.Kappa,
 		Voters: n.voterAddresses(), Key: st.Cluster.Key,
 	}
-	if err := n.Guard.Use(id); err != nil {
-		n.notice("guard", "the guard does not take the session: "+err.Error())
-		return
-	}
 	if err := n.Journal.SetSession(s); err != nil {
 		n.notice("journal", "cannot journal the session, so nothing can be held here: "+err.Error())
 		return
 	}
+	// The guard, the lease and this node's own view change session while no
+	// extension is told. The lease changes before the view: else something of the
+	// new session could start on what is left of the old one's lease.
+	n.Renewals.Drop()
+	n.extending.Lock()
+	defer n.extending.Unlock()
+	if err := n.Guard.Use(id); err != nil {
+		n.notice("guard", "the guard does not take the session: "+err.Error())
+		return
+	}
+	n.Renewals.Hold(id, s.TTL)
+	n.guardless = nil
 	n.mu.Lock()
 	n.session, n.refused, n.dropped = id, false, ""
 	n.mu.Unlock()
+	n.notice("renewals", "")
 	n.Log.Info("session opened", "session", id, "ttl", s.TTL)
-	n.Renewals.Hold(id, s.TTL)
 	n.Poke()
 }
 

@@ -43,14 +43,18 @@ func (n *Node) memberLoop(ctx context.Context) {
 
 // memberView gathers what this node knows of itself.
 func (n *Node) memberView(st *state.State) decide.MemberView {
-	left := n.Renewals.Left()
 	v := decide.MemberView{
 		State: st, Self: n.Self, Ready: n.readyIn(st),
-		Lease: left > decide.ActivateMargin(n.TTL), Lapsed: left <= 0,
 		Local: map[string]decide.Local{}, Told: map[decide.Told]bool{},
 	}
 	n.mu.Lock()
 	v.Session, v.Refused, v.Leaving = n.session, n.refused, n.leaving
+	left := n.Renewals.Left() // of this session: the lease changes before the session does
+	ttl := n.TTL
+	if s := st.Sessions[n.session]; s != nil {
+		ttl = s.TTL // a session keeps the lease that it was opened with
+	}
+	v.Lease, v.Lapsed = left > decide.ActivateMargin(ttl), left <= 0
 	if n.dropped != "" {
 		v.Lease = false
 	}
@@ -148,7 +152,7 @@ func (n *Node) activate(st *state.State, u *unit, a decide.Act) {
 // givenUp runs when everything is proven stopped: the journal first, then the
 // receiver of a hand-over, then the log (LEASE.md 9 and 10).
 func (n *Node) givenUp(a decide.Act) error {
-	if err := n.Journal.Releasing(a.Service, a.Epoch); err != nil {
+	if err := (watchedRecords{n}).Releasing(a.Service, a.Epoch); err != nil {
 		n.notice("journal", "cannot journal the release: "+err.Error())
 		n.drop("no release without a journal: " + err.Error())
 		return fmt.Errorf("journal the release: %w", err)
@@ -207,6 +211,11 @@ func (n *Node) report(u *unit, a decide.Act) {
 }
 
 func (n *Node) open(a decide.Act) {
+	if self := n.Voter.View().Nodes[n.Self]; self == nil || self.Standby != nil {
+		// It is given nothing while it stands by, and one that is being removed
+		// must not open another session whenever one is closed.
+		return
+	}
 	n.background("open-session", state.OpenSession{
 		Node: n.Self, BootID: n.BootID, Replaces: a.Session, TTL: n.TTL, Kappa: n.Kappa, Stamp: n.stamp("", a.Why),
 	}, nil, func(res state.Result, err error) {
@@ -217,9 +226,29 @@ func (n *Node) open(a decide.Act) {
 			n.notice("session", "no session: "+res.Refused.Why)
 		default:
 			n.notice("session", "")
-			n.opened(res.Session)
+			n.awaitApplied(res.Index)
+			if n.opened(res.Session); !n.renews(res.Session) {
+				_ = sleep(n.ctx, retryOpen) // not in a hot loop: each try is an entry of the log
+			}
 		}
 	})
+}
+
+// retryOpen is the pause after a session that was opened and could not be taken.
+const retryOpen = 200 * time.Millisecond
+
+func (n *Node) renews(session uint64) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.session == session && !n.refused && n.dropped == ""
+}
+
+// awaitApplied waits a little until an entry is applied here.
+func (n *Node) awaitApplied(index uint64) {
+	ctx, cancel := context.WithTimeout(n.ctx, time.Second)
+	defer cancel()
+	for n.Voter.View().Index < index && sleep(ctx, 2*time.Millisecond) == nil {
+	}
 }
 
 // maxTold bounds the words that are kept at once.

@@ -68,10 +68,15 @@ type Node struct {
 	told    map[decide.Told]bool
 	flying  map[string]bool // proposals under way, by what they say
 	leaving bool
-	dropped string             // why renewals were given up for good in this session
-	reports map[string]heardOf // other nodes' own accounts, from the survey
-	notices map[string]string  // alarms of this node, by subject
-	probed  map[probe]bool     // take-overs that were prepared
+	dropped string                   // why renewals were given up for good in this session
+	reports map[string]heardOf       // other nodes' own accounts, from the survey
+	notices map[string]string        // alarms of this node, by subject
+	probed  map[probe]bool           // take-overs that were prepared
+	writes  map[uint64]clock.Reading // writes to the journal under way: since when
+	written uint64
+
+	extending sync.Mutex     // held while the guard and the gates are told a deadline, or a session
+	guardless *clock.Reading // since when the guard takes no deadline; guarded by extending
 
 	looked atomic.Pointer[clock.Reading] // when the member's loop last began a look
 	lead   atomic.Pointer[leadership]
@@ -104,6 +109,7 @@ func NewNode(o Options) *Node {
 		events: newFanout(),
 		units:  map[string]*unit{}, told: map[decide.Told]bool{}, flying: map[string]bool{},
 		reports: map[string]heardOf{}, notices: map[string]string{}, probed: map[probe]bool{},
+		writes: map[uint64]clock.Reading{},
 	}
 }
 
@@ -113,7 +119,9 @@ func NewNode(o Options) *Node {
 // every record has been looked at.
 func (n *Node) Resume(ctx context.Context) error {
 	s, ok := n.Journal.Session()
-	sameBoot := ok && s.BootID == n.BootID
+	// A session that promises less lateness than this host now has is not resumed:
+	// what runs is stopped and released, and a new one is opened.
+	sameBoot := ok && s.BootID == n.BootID && s.Kappa >= n.Kappa
 	if sameBoot {
 		n.mu.Lock()
 		n.session = s.ID
@@ -199,7 +207,7 @@ func (n *Node) unit(name string) *unit {
 	u := n.units[name]
 	if u == nil {
 		u = newUnit(name, &unitHost{
-			ctx: n.ctx, builder: n.Builder, records: n.Journal,
+			ctx: n.ctx, builder: n.Builder, records: watchedRecords{n},
 			left: n.Renewals.Left, until: n.Renewals.Until, wake: n.Poke, now: time.Now,
 		}, n.Log)
 		n.units[name] = u

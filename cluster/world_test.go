@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,6 +57,8 @@ type host struct {
 	leads    chan Leadership
 	endLead  context.CancelFunc
 	restarts int
+	ttl      time.Duration // 0: testTTL
+	kappa    time.Duration // 0: testKappa
 }
 
 const (
@@ -179,9 +182,9 @@ func (h *host) start() {
 	h.renewals = &fakeRenewals{h: h, nonce: h.nonce, stop: make(chan struct{})}
 	node := NewNode(Options{
 		Self: h.name, Role: state.RoleVoter, Address: h.name + ":1", Birth: "birth-" + h.name, BootID: h.boot, Nonce: h.nonce,
-		ClusterID: "world", Founders: w.founders(), TTL: testTTL, Kappa: testKappa,
+		ClusterID: "world", Founders: w.founders(), TTL: cmp.Or(h.ttl, testTTL), Kappa: cmp.Or(h.kappa, testKappa),
 		Clock: clock.System(), Voter: h.voter, Journal: j, Renewals: h.renewals,
-		Gossip: noGossip{}, Guard: deafGuard{}, Builder: &fakeBuilder{h: h}, Peers: fakePeers{h},
+		Gossip: noGossip{}, Guard: deafGuard{h}, Builder: &fakeBuilder{h: h}, Peers: fakePeers{h},
 		VoterAddr: func(a string) string { return a }, Log: testLog(h.name),
 		OnRestart: func() { h.restarts++ },
 	})
@@ -392,11 +395,16 @@ type noGossip struct{}
 
 func (noGossip) Sights() map[string]decide.Sight { return nil }
 
-type deafGuard struct{}
+type deafGuard struct{ h *host }
 
-func (deafGuard) Extend(clock.Reading) error { return nil }
-func (deafGuard) Use(uint64) error           { return nil }
-func (deafGuard) Alive() bool                { return true }
+func (g deafGuard) Extend(clock.Reading) error {
+	if g.h.w.book.isBroken("guard@" + g.h.name) {
+		return errors.New("no guard, for the test")
+	}
+	return nil
+}
+func (deafGuard) Use(uint64) error { return nil }
+func (deafGuard) Alive() bool      { return true }
 
 type fakePeers struct{ h *host }
 
@@ -423,7 +431,7 @@ type fakeBuilder struct {
 }
 
 func (b *fakeBuilder) Build(spec state.Spec, _ Origin) ([]Resource, error) {
-	if b.h.w.book.unbuildable(spec.Name, b.h.name) {
+	if b.h.w.book.isBroken("build " + spec.Name + "@" + b.h.name) {
 		return nil, errors.New("unbuildable for the test")
 	}
 	var out []Resource
@@ -489,10 +497,16 @@ func (b *book) start(service, name, node string, epoch uint64, left func() time.
 	return nil
 }
 
-func (b *book) unbuildable(service, node string) bool {
+func (b *book) isBroken(what string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.broken["build "+service+"@"+node]
+	return b.broken[what]
+}
+
+func (b *book) breakIt(what string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.broken[what] = true
 }
 
 func (b *book) stop(service, name, node string) {
