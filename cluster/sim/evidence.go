@@ -1,0 +1,176 @@
+package sim
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"github.com/failoverd/failoverd/cluster/clock"
+	"github.com/failoverd/failoverd/cluster/decide"
+	"github.com/failoverd/failoverd/cluster/lease"
+	"github.com/failoverd/failoverd/cluster/state"
+)
+
+// evidence is what a leader remembers between two looks, as package cluster
+// keeps it: made with a leadership and thrown away with it.
+type evidence struct {
+	term  uint64
+	first uint64
+
+	opened   map[uint64]clock.Reading
+	asked    map[uint64]clock.Reading
+	ages     map[uint64]map[string]heard
+	closings map[uint64]*lease.Closing
+	goodbyes map[uint64]bool
+	moves    map[string]*move
+	pauses   map[uint64]clock.Reading
+}
+
+type heard struct {
+	age time.Duration
+	at  clock.Reading
+}
+
+type move struct {
+	to     string
+	since  clock.Reading
+	done   bool
+	failed string
+}
+
+func newEvidence(term, first uint64) *evidence {
+	return &evidence{
+		term: term, first: first,
+		opened: map[uint64]clock.Reading{}, asked: map[uint64]clock.Reading{},
+		ages: map[uint64]map[string]heard{}, closings: map[uint64]*lease.Closing{},
+		goodbyes: map[uint64]bool{}, moves: map[string]*move{}, pauses: map[uint64]clock.Reading{},
+	}
+}
+
+// heardAge notes what a voter told of a session.
+func (e *evidence) heardAge(s *state.Session, voter string, age time.Duration, closed bool, at clock.Reading) {
+	if e.ages[s.ID] == nil {
+		e.ages[s.ID] = map[string]heard{}
+	}
+	e.ages[s.ID][voter] = heard{age: age, at: at}
+	if !closed || s.Status != state.SessionClosing {
+		return
+	}
+	c := e.closings[s.ID]
+	if c == nil {
+		c = lease.NewClosing(s.ID, s.TTL, s.Kappa, e.term)
+		e.closings[s.ID] = c
+	}
+	c.Answer(voter, age, at)
+}
+
+func (e *evidence) sessionView(s *state.Session, c lease.Configuration, now clock.Reading) decide.SessionView {
+	v := decide.SessionView{Ages: map[string]time.Duration{}, Goodbye: e.goodbyes[s.ID]}
+	young := e.young(s.ID, now)
+	for voter, h := range e.ages[s.ID] {
+		v.Ages[voter] = min(h.age+clock.Shorter(h.at, now), young)
+	}
+	if closing := e.closings[s.ID]; closing != nil {
+		v.Due, v.DueKnown = closing.Due(c, now)
+	}
+	return v
+}
+
+// young bounds the silence of a session that was opened under this leadership.
+func (e *evidence) young(session uint64, now clock.Reading) time.Duration {
+	if session <= e.first {
+		return math.MaxInt64
+	}
+	since, ok := e.opened[session]
+	if !ok {
+		since = now
+		e.opened[session] = now
+	}
+	return clock.Shorter(since, now)
+}
+
+const askAgain = 15 * ms
+
+func (e *evidence) mayAsk(session uint64, now clock.Reading) bool {
+	if last, ok := e.asked[session]; ok && clock.Shorter(last, now) < askAgain {
+		return false
+	}
+	e.asked[session] = now
+	return true
+}
+
+func (e *evidence) movesView(now clock.Reading) map[string]decide.Preparation {
+	out := map[string]decide.Preparation{}
+	for name, m := range e.moves {
+		out[name] = decide.Preparation{To: m.to, Done: m.done, Failed: m.failed, Waited: clock.Shorter(m.since, now)}
+	}
+	return out
+}
+
+func (e *evidence) beginMove(service, to string, now clock.Reading) bool {
+	if m := e.moves[service]; m != nil && m.to == to {
+		return false
+	}
+	e.moves[service] = &move{to: to, since: now}
+	return true
+}
+
+func (e *evidence) endMove(service, to, failed string) {
+	if m := e.moves[service]; m != nil && m.to == to {
+		m.done, m.failed = failed == "", failed
+	}
+}
+
+// prune forgets what no longer concerns the state.
+func (e *evidence) prune(st *state.State, keep []string) {
+	gone := func(id uint64) bool {
+		s := st.Sessions[id]
+		return s == nil || s.Status == state.SessionEnded
+	}
+	for id := range e.opened {
+		if gone(id) {
+			delete(e.opened, id)
+		}
+	}
+	for id := range e.asked {
+		if gone(id) {
+			delete(e.asked, id)
+		}
+	}
+	for id := range e.ages {
+		if gone(id) {
+			delete(e.ages, id)
+			delete(e.closings, id)
+			delete(e.goodbyes, id)
+		}
+	}
+	for name := range e.moves {
+		if !slices.Contains(keep, name) {
+			delete(e.moves, name)
+		}
+	}
+}
+
+// pausesView counts each pause from when this leader first saw it.
+func (e *evidence) pausesView(st *state.State, now clock.Reading) map[uint64]decide.PauseView {
+	out := map[uint64]decide.PauseView{}
+	count := func(m *state.Mark) {
+		if m == nil {
+			return
+		}
+		if _, ok := e.pauses[m.Index]; !ok {
+			e.pauses[m.Index] = now
+		}
+		out[m.Index] = decide.PauseView{Counted: clock.Shorter(e.pauses[m.Index], now)}
+	}
+	count(st.Paused)
+	for _, svc := range st.Services {
+		count(svc.Paused)
+	}
+	for index := range e.pauses {
+		if _, ok := out[index]; !ok {
+			delete(e.pauses, index)
+		}
+	}
+	return out
+}

@@ -1,0 +1,157 @@
+package sim
+
+import "time"
+
+// faults are what befalls the machines, the disks and the network.
+var faults = map[string]action{
+	"partition": {weight: 4, fault: true, do: func(w *world, it item) {
+		side := 1 + it.arg%(1<<len(w.nodes)-2)
+		for i := range w.nodes {
+			for j := range w.nodes {
+				if side>>i&1 != side>>j&1 {
+					w.links[i][j].cut = true
+				}
+			}
+		}
+		w.after(it.lasts, w.mend)
+	}},
+	"one way": {weight: 3, fault: true, do: func(w *world, it item) {
+		to := it.arg % len(w.nodes)
+		w.links[it.node][to].cut = true
+		if it.rnd.IntN(2) == 0 {
+			for j := range w.nodes {
+				w.links[it.node][j].cut = true
+			}
+		}
+		w.after(it.lasts, w.mend)
+	}},
+	"loss": {weight: 3, fault: true, do: func(w *world, it item) {
+		for i := range w.nodes {
+			for j := range w.nodes {
+				w.links[i][j].loss = it.arg % 50
+			}
+		}
+		w.after(it.lasts, w.mend)
+	}},
+	"slow": {weight: 3, fault: true, do: func(w *world, it item) {
+		for i := range w.nodes {
+			w.links[i][it.node].slow = it.lasts / 3
+			w.links[it.node][i].slow = it.lasts / 4
+		}
+		w.after(it.lasts, w.mend)
+	}},
+	"freeze":  {weight: 5, fault: true, do: func(w *world, it item) { w.nodes[it.node].freeze(it.lasts) }},
+	"suspend": {weight: 3, fault: true, do: func(w *world, it item) { w.nodes[it.node].suspend(it.lasts) }},
+	"slew": {weight: 2, fault: true, do: func(w *world, it item) {
+		n := w.nodes[it.node]
+		if n.suspends || !n.on {
+			return
+		}
+		n.setRates(n.crystal+int64(it.arg%160001)-80000, n.crystal)
+		w.after(it.lasts, func() { n.setRates(n.crystal, n.crystal) })
+	}},
+	"crash": {weight: 6, fault: true, do: func(w *world, it item) {
+		away := it.lasts
+		if it.rnd.IntN(2) == 0 {
+			away = time.Duration(it.rnd.Int64N(int64(w.timing.ttl / 2)))
+		}
+		w.nodes[it.node].crash(away)
+	}},
+	"crash at a step": {weight: 8, fault: true, do: func(w *world, it item) {
+		w.nodes[it.node].crashAt = steps[it.arg%len(steps)]
+	}},
+	"power": {weight: 3, fault: true, do: func(w *world, it item) {
+		n := w.nodes[it.node]
+		n.powerOff()
+		w.after(it.lasts, n.powerOn)
+	}},
+	"whole site": {weight: 1, fault: true, do: func(w *world, it item) {
+		for _, n := range w.nodes {
+			n.powerOff()
+			w.after(time.Duration(it.rnd.Int64N(int64(it.lasts))), n.powerOn)
+		}
+	}},
+	"disk hangs": {weight: 3, fault: true, do: func(w *world, it item) {
+		n := w.nodes[it.node]
+		n.diskHung = true
+		if n.d != nil {
+			n.d.raft.hungSince = w.now
+		}
+		long := it.lasts
+		if it.rnd.IntN(3) == 0 {
+			long += hungAfter
+		}
+		w.after(long, func() { n.diskHung = false })
+	}},
+	"sync fails": {weight: 2, fault: true, do: func(w *world, it item) {
+		n := w.nodes[it.node]
+		n.diskBad = true
+		// The daemon notices and exits; it comes back when the disk is well.
+		w.after(it.lasts, func() {
+			n.diskBad = false
+			if n.disk.failed {
+				n.crash(it.lasts)
+			}
+		})
+	}},
+	"depose": {weight: 5, fault: true, do: func(w *world, it item) {
+		for _, n := range w.nodes {
+			if n.d != nil && n.d.raft.leads && !n.frozen && !n.suspended {
+				n.d.stepDown()
+			}
+		}
+		if n := w.nodes[it.node]; n.d != nil && !n.frozen && !n.suspended {
+			n.d.campaign()
+		}
+	}},
+	"lag": {weight: 4, fault: true, do: func(w *world, it item) {
+		n := w.nodes[it.node]
+		n.lag = it.lasts
+		w.after(2*it.lasts, func() { n.lag = 0 })
+	}},
+	"broken": {weight: 3, fault: true, do: func(w *world, it item) {
+		n := w.nodes[it.node]
+		n.broken[it.word] = true
+		w.after(2*it.lasts, func() { delete(n.broken, it.word) })
+	}},
+	"dies": {weight: 3, fault: true, do: func(w *world, it item) {
+		for _, n := range w.nodes {
+			n.ended(it.word, "it died by itself")
+		}
+	}},
+	"cannot stop": {weight: 2, fault: true, do: func(w *world, it item) {
+		n := w.nodes[it.node]
+		n.unstop[it.word] = true
+		w.after(2*it.lasts, func() { delete(n.unstop, it.word) })
+	}},
+}
+
+// mend makes the network whole.
+func (w *world) mend() {
+	for i := range w.links {
+		for j := range w.links[i] {
+			w.links[i][j] = link{}
+		}
+	}
+}
+
+// heal ends all faults, and lets an operator forget what failed meanwhile.
+func (w *world) heal() {
+	w.say("--- all faults are over")
+	w.calm = true
+	w.mend()
+	for _, n := range w.nodes {
+		n.powerOn()
+		n.broken, n.unstop = map[string]bool{}, map[string]bool{}
+		n.diskHung, n.diskBad, n.lag, n.crashAt = false, false, 0, ""
+		n.frozen = false
+		n.wake()
+		if n.disk.failed {
+			n.crash(0)
+		}
+		if n.d == nil {
+			n.start()
+		}
+	}
+	w.forget()
+}

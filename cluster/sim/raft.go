@@ -1,0 +1,387 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"github.com/failoverd/failoverd/cluster/lease"
+	"github.com/failoverd/failoverd/cluster/state"
+)
+
+// entry is a line of the log: a command, a set of voters, or nothing at all.
+type entry struct {
+	term uint64
+	cmd  state.Command
+	conf *lease.Configuration
+}
+
+// raftDisk is what a node never forgets.
+type raftDisk struct {
+	term  uint64
+	voted string
+	log   []entry      // index i stands at place i-1
+	kept  *state.State // the latest snapshot; the log is kept nevertheless
+}
+
+func (r *raftDisk) last() uint64 { return uint64(len(r.log)) }
+
+func (r *raftDisk) lastTerm() uint64 {
+	if len(r.log) == 0 {
+		return 0
+	}
+	return r.log[len(r.log)-1].term
+}
+
+// config is the latest configuration in the log, committed or not, and its index.
+func (r *raftDisk) config() (lease.Configuration, uint64) {
+	for i := len(r.log) - 1; i >= 0; i-- {
+		if r.log[i].conf != nil {
+			return *r.log[i].conf, uint64(i + 1)
+		}
+	}
+	return lease.Configuration{}, 0
+}
+
+// peer is what a leader knows of another node's log.
+type peer struct {
+	match uint64
+	next  uint64
+	heard time.Duration // when it last answered
+}
+
+// consensus is a daemon's part in the log, all of it forgotten with the daemon.
+type consensus struct {
+	loaded    bool
+	leads     bool
+	candidate bool
+	votes     map[string]bool
+	leader    string // as far as known
+	heard     time.Duration
+	patience  time.Duration
+	peers     map[string]*peer
+	conf      lease.Configuration
+	confAt    uint64
+	committed uint64
+	applied   uint64
+	applying  bool
+	spreading bool
+	waiting   map[uint64]waiter
+	hungSince time.Duration
+}
+
+// waiter is a proposal whose entry is in the leader's log.
+type waiter struct {
+	term uint64
+	done func(state.Result, failure)
+}
+
+// load begins to take part, some time after the daemon's start.
+func (d *daemon) load() {
+	c := &d.raft
+	c.loaded = true
+	c.waiting = map[uint64]waiter{}
+	d.reconfigured()
+	if kept := d.n.raft.kept; kept != nil && d.voter.Restore(kept) == nil {
+		c.applied, c.committed = kept.Index, kept.Index
+		d.newState()
+	}
+	c.heard = d.w.now
+	d.awaitElection()
+}
+
+// reconfigured takes the latest configuration from the log.
+func (d *daemon) reconfigured() { d.raft.conf, d.raft.confAt = d.n.raft.config() }
+
+// awaitElection stands for election when no leader is heard for a while.
+func (d *daemon) awaitElection() {
+	c := &d.raft
+	c.patience = d.w.timing.election + d.w.upTo(d.w.timing.election)
+	var look func()
+	look = func() {
+		if left := c.heard + c.patience - d.w.now; left > 0 {
+			d.after(left, look)
+			return
+		}
+		if !c.leads {
+			d.campaign()
+		}
+		c.patience = d.w.timing.election + d.w.upTo(d.w.timing.election)
+		c.heard = d.w.now
+		d.after(c.patience, look)
+	}
+	d.after(c.patience, look)
+}
+
+func (d *daemon) campaign() {
+	c, r := &d.raft, &d.n.raft
+	if !c.conf.Has(d.n.name) || d.n.diskHung || !c.loaded {
+		return
+	}
+	r.term++
+	r.voted = d.n.name
+	c.candidate, c.leader = true, ""
+	c.votes = map[string]bool{d.n.name: true}
+	term, last, lastTerm := r.term, r.last(), r.lastTerm()
+	for _, v := range c.conf.Voters {
+		if v == d.n.name {
+			continue
+		}
+		to := d.w.byName[v]
+		d.w.datagram(d.n, to, func(other *daemon) {
+			if !other.vote(d.n.name, term, last, lastTerm) {
+				return
+			}
+			d.w.datagram(to, d.n, func(now *daemon) {
+				if now == d && c.candidate && r.term == term {
+					c.votes[v] = true
+					d.maybeLead()
+				}
+			})
+		})
+	}
+	d.maybeLead()
+}
+
+// vote gives this node's vote, for ever, to one candidate of a term that knows as
+// much as it does. While a leader is heard nobody else is listened to.
+func (d *daemon) vote(candidate string, term, last, lastTerm uint64) bool {
+	c, r := &d.raft, &d.n.raft
+	if !c.loaded || d.n.diskHung || term < r.term {
+		return false
+	}
+	if c.leads || c.leader != "" && c.leader != candidate && d.w.now-c.heard < d.w.timing.election {
+		return false
+	}
+	if term > r.term {
+		d.newTerm(term)
+	}
+	if r.voted != "" && r.voted != candidate || lastTerm < r.lastTerm() || lastTerm == r.lastTerm() && last < r.last() {
+		return false
+	}
+	r.voted = candidate
+	c.heard = d.w.now
+	return true
+}
+
+func (d *daemon) newTerm(term uint64) {
+	d.n.raft.term, d.n.raft.voted = term, ""
+	d.stepDown()
+}
+
+// stepDown ends a leadership with everything that was waiting for it.
+func (d *daemon) stepDown() {
+	c := &d.raft
+	c.candidate = false
+	if !c.leads {
+		return
+	}
+	d.w.say("%s leads term %d no more", d.n.name, d.n.raft.term)
+	c.leads, c.leader, c.heard = false, "", d.w.now
+	d.unlead()
+	waiting := c.waiting
+	c.waiting = map[uint64]waiter{}
+	for i := c.applied + 1; i <= d.n.raft.last(); i++ {
+		if w, ok := waiting[i]; ok {
+			w.done(state.Result{}, unknown)
+		}
+	}
+}
+
+func (d *daemon) maybeLead() {
+	c, r := &d.raft, &d.n.raft
+	if len(c.votes) < c.conf.Majority() {
+		return
+	}
+	c.candidate, c.leads, c.leader = false, true, d.n.name
+	c.peers = map[string]*peer{}
+	for _, n := range d.w.nodes {
+		if n != d.n {
+			c.peers[n.name] = &peer{next: r.last() + 1, heard: d.w.now}
+		}
+	}
+	d.w.stats.Terms++
+	d.w.say("%s leads term %d", d.n.name, r.term)
+	d.establish(r.term)
+	d.beat(r.term)
+}
+
+// establish commits the leader's own first entry; only then does it lead.
+func (d *daemon) establish(term uint64) {
+	if !d.raft.leads || d.n.raft.term != term {
+		return
+	}
+	start := state.LeaderStart{Node: d.n.name, Stamp: state.Stamp{By: d.n.name, Why: "elected"}}
+	d.propose(start, func(_ state.Result, f failure) {
+		switch {
+		case !d.raft.leads || d.n.raft.term != term:
+		case f == "":
+			d.lead()
+		default:
+			d.after(20*ms, func() { d.establish(term) })
+		}
+	})
+}
+
+// beat sends what there is, and at least a sign of life, and counts who answers.
+func (d *daemon) beat(term uint64) {
+	c := &d.raft
+	if !c.leads || d.n.raft.term != term {
+		return
+	}
+	heard := 1
+	for _, v := range c.conf.Voters {
+		if p := c.peers[v]; p != nil && d.w.now-p.heard <= d.w.timing.election {
+			heard++
+		}
+	}
+	if heard < c.conf.Majority() {
+		d.stepDown()
+		return
+	}
+	d.replicate()
+	d.after(d.w.timing.beat, func() { d.beat(term) })
+}
+
+// diskLimit is how long a leader's disk may hang before it stops its signs of life.
+const diskLimit = 300 * ms
+
+// replicate sends every other node what its log lacks.
+func (d *daemon) replicate() {
+	if d.n.diskHung && d.w.now-d.raft.hungSince > diskLimit {
+		return
+	}
+	for _, n := range d.w.nodes {
+		if n != d.n {
+			d.send(n)
+		}
+	}
+}
+
+// atOnce is how many entries go in one message.
+const atOnce = 64
+
+func (d *daemon) send(to *node) {
+	c, r := &d.raft, &d.n.raft
+	p := c.peers[to.name]
+	if to.d == nil && !d.w.chance(4) {
+		return // nobody is there to hear it: spare the event
+	}
+	prev := p.next - 1
+	var prevTerm uint64
+	if prev > 0 {
+		prevTerm = r.log[prev-1].term
+	}
+	list := r.log[prev:min(prev+atOnce, r.last())]
+	list = slices.Clip(list)
+	term, committed := r.term, c.committed
+	if len(list) > 0 {
+		p.next = prev + uint64(len(list)) + 1
+	}
+	d.w.datagram(d.n, to, func(other *daemon) {
+		ok, theirs, at := other.append(d.n.name, term, prev, prevTerm, list, committed)
+		if theirs == 0 {
+			return // it cannot answer now
+		}
+		d.w.datagram(to, d.n, func(now *daemon) {
+			if now == d {
+				d.appended(to, term, ok, theirs, at)
+			}
+		})
+	})
+}
+
+// append takes what a leader sends. It returns whether the logs agree up to at,
+// and this node's term; 0: no answer.
+func (d *daemon) append(leader string, term, prev, prevTerm uint64, list []entry, committed uint64) (ok bool, theirs, at uint64) {
+	c, r := &d.raft, &d.n.raft
+	if !c.loaded || d.n.diskHung && len(list) > 0 {
+		return false, 0, 0
+	}
+	if term < r.term {
+		return false, r.term, 0
+	}
+	if term > r.term {
+		d.newTerm(term)
+	}
+	c.candidate, c.leader, c.heard = false, leader, d.w.now
+	if prev > r.last() {
+		return false, term, r.last()
+	}
+	if prev > 0 && r.log[prev-1].term != prevTerm {
+		return false, term, prev - 1
+	}
+	for i, e := range list {
+		place := prev + uint64(i)
+		if place < r.last() {
+			if r.log[place].term == e.term {
+				continue
+			}
+			if place < c.committed {
+				d.w.fail("%s would lose entry %d that is committed", d.n.name, place+1)
+				return false, 0, 0
+			}
+			r.log = r.log[:place:place]
+		}
+		r.log = append(r.log, list[i:]...)
+		d.reconfigured()
+		break
+	}
+	at = prev + uint64(len(list))
+	if c := min(committed, at); c > d.raft.committed {
+		d.commitTo(c)
+	}
+	return true, term, at
+}
+
+// appended takes a follower's answer.
+func (d *daemon) appended(from *node, term uint64, ok bool, theirs, at uint64) {
+	c, r := &d.raft, &d.n.raft
+	if theirs > r.term {
+		d.newTerm(theirs)
+		return
+	}
+	if !c.leads || term != r.term {
+		return
+	}
+	p := c.peers[from.name]
+	p.heard = d.w.now
+	if !ok {
+		p.next = max(min(p.next, at+1), p.match+1, 1)
+		d.send(from)
+		return
+	}
+	p.match = max(p.match, at)
+	p.next = max(p.next, p.match+1)
+	if p.next <= r.last() {
+		d.send(from)
+	}
+	d.advance()
+}
+
+// advance commits what a majority has, up to the last entry of the leader's own term.
+func (d *daemon) advance() {
+	c, r := &d.raft, &d.n.raft
+	for i := r.last(); i > c.committed && r.log[i-1].term == r.term; i-- {
+		have := 0
+		for _, v := range c.conf.Voters {
+			if v == d.n.name && !d.n.diskHung || c.peers[v] != nil && c.peers[v].match >= i {
+				have++
+			}
+		}
+		if have < c.conf.Majority() {
+			continue
+		}
+		d.w.check.committed(d.n, r.log, i)
+		d.commitTo(i)
+		if !c.spreading {
+			c.spreading = true
+			d.after(d.w.upTo(5*ms), func() {
+				c.spreading = false
+				if c.leads {
+					d.replicate()
+				}
+			})
+		}
+		return
+	}
+}

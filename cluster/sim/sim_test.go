@@ -1,0 +1,90 @@
+package sim
+
+import (
+	"flag"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+var (
+	seeds = flag.Int("sim.seeds", defaultSeeds, "how many seeds TestSeeds runs")
+	first = flag.Uint64("sim.first", 1, "the first of them")
+	story = flag.Bool("sim.trace", false, "print the whole story of the first seed, broken or not")
+)
+
+// TestSeeds runs worlds, each of one seed, and holds them against the
+// invariants of LEASE.md.
+func TestSeeds(t *testing.T) {
+	if *story {
+		res := Run(Options{Seed: *first, Trace: true})
+		fmt.Println(strings.Join(res.Plan, "\n") + "\n" + strings.Join(res.Trace, "\n"))
+		return
+	}
+	var mu sync.Mutex
+	var total Stats
+	var work sync.WaitGroup
+	next := make(chan uint64)
+	begun := time.Now()
+	for range 2 {
+		work.Go(func() {
+			for seed := range next {
+				res := Run(Options{Seed: seed})
+				mu.Lock()
+				total.add(res.Stats)
+				mu.Unlock()
+				if res.Bad != "" {
+					t.Error(account(seed, res))
+				}
+			}
+		})
+	}
+	for i := range uint64(*seeds) {
+		next <- *first + i
+	}
+	close(next)
+	work.Wait()
+	took := time.Since(begun)
+	t.Logf("%d seeds from %d: %.1f h simulated, %.0f times real time", *seeds, *first, total.Simulated.Hours(), total.Simulated.Seconds()/took.Seconds())
+	t.Logf("%+v", total)
+	if *seeds < 50 || t.Failed() {
+		return
+	}
+	// A simulation in which nothing happens finds nothing.
+	n := *seeds
+	if total.Grants < 3*n || total.Handovers < n/2 || total.Expired < n/2 || total.Crashes < n || total.Faults < 10*n {
+		t.Error("too little happens: the simulation has lost its bite")
+	}
+}
+
+// account shows a broken run: the seed, the shortest plan that still breaks, and
+// the end of its story.
+func account(seed uint64, res Result) string {
+	skip := shrink(seed, len(res.Plan))
+	short := Run(Options{Seed: seed, Skip: skip, Trace: true})
+	var b strings.Builder
+	fmt.Fprintf(&b, "seed %d: %s\n", seed, res.Bad)
+	fmt.Fprintf(&b, "with this much of its plan: %s\n%s\n", short.Bad, strings.Join(short.Plan, "\n"))
+	const most = 120
+	lines := short.Trace
+	if len(lines) > most {
+		fmt.Fprintf(&b, "(%d lines before; the whole story: go test ./cluster/sim -run=TestSeeds -sim.first=%d -sim.trace)\n", len(lines)-most, seed)
+		lines = lines[len(lines)-most:]
+	}
+	b.WriteString(strings.Join(lines, "\n"))
+	return b.String()
+}
+
+// shrink finds items of a seed's plan without which it breaks as well.
+func shrink(seed uint64, items int) map[int]bool {
+	skip := map[int]bool{}
+	for place := range items {
+		skip[place] = true
+		if Run(Options{Seed: seed, Skip: skip}).Bad == "" {
+			delete(skip, place)
+		}
+	}
+	return skip
+}

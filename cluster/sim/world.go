@@ -1,0 +1,304 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/failoverd/failoverd/cluster/lease"
+	"github.com/failoverd/failoverd/cluster/state"
+)
+
+// us and ms are the units of this package; all times are true time unless a
+// clock was asked.
+const (
+	us = time.Microsecond
+	ms = time.Millisecond
+)
+
+// timing is what a profile sets.
+type timing struct {
+	ttl, kappa, renew time.Duration
+	election, beat    time.Duration
+}
+
+var profiles = []timing{
+	{ttl: 2 * time.Second, kappa: 50 * ms, renew: 200 * ms, election: 500 * ms, beat: 160 * ms},
+	{ttl: 600 * ms, kappa: 50 * ms, renew: 70 * ms, election: 200 * ms, beat: 65 * ms},
+	// Elections slower than leases, and leases slower than elections.
+	{ttl: time.Second, kappa: 20 * ms, renew: 150 * ms, election: 1500 * ms, beat: 400 * ms},
+	{ttl: 4 * time.Second, kappa: 400 * ms, renew: 400 * ms, election: 300 * ms, beat: 100 * ms},
+}
+
+// world is one run.
+type world struct {
+	rnd    *rand.Rand
+	timing timing
+	now    time.Duration
+	queue  queue
+	seq    uint64
+	nonces uint64
+
+	nodes  []*node
+	byName map[string]*node
+	links  [][]link
+	plan   []item
+	calm   bool // the faults are over
+	check  *checker
+
+	tracing bool
+	trace   []string
+	bad     string
+	stats   Stats
+}
+
+// Options say what to run.
+type Options struct {
+	Seed  uint64
+	Trace bool // keep the story of the run
+	// Skip leaves items of the plan out, by their place in it.
+	Skip map[int]bool
+}
+
+// Stats are what a run came to.
+type Stats struct {
+	Simulated time.Duration
+	Events    int
+	Terms     int
+	Grants    int // epochs given
+	Handovers int // of those, planned
+	Closed    int // sessions closed
+	Expired   int // sessions ended by expiry
+	Released  int // epochs ended by their release
+	Faults    int
+	Crashes   int
+	Hasty     int // sessions closed as silent though their lease was good
+}
+
+func (s *Stats) add(o Stats) {
+	s.Simulated += o.Simulated
+	s.Events += o.Events
+	s.Terms += o.Terms
+	s.Grants += o.Grants
+	s.Handovers += o.Handovers
+	s.Closed += o.Closed
+	s.Expired += o.Expired
+	s.Released += o.Released
+	s.Faults += o.Faults
+	s.Crashes += o.Crashes
+	s.Hasty += o.Hasty
+}
+
+// Result is the outcome of a run.
+type Result struct {
+	Stats Stats
+	// Bad says which invariant was broken, when and how; empty: none.
+	Bad   string
+	Plan  []string // what was planned, one line each
+	Trace []string
+}
+
+// Run runs one seed to its end or to the first broken invariant.
+func Run(o Options) Result {
+	w := newWorld(o)
+	w.run()
+	w.stats.Simulated = w.now
+	res := Result{Stats: w.stats, Bad: w.bad, Trace: w.trace}
+	for _, it := range w.plan {
+		res.Plan = append(res.Plan, it.String())
+	}
+	return res
+}
+
+func newWorld(o Options) *world {
+	w := &world{
+		rnd: rand.New(rand.NewPCG(o.Seed, 1)), byName: map[string]*node{}, tracing: o.Trace,
+	}
+	w.check = newChecker(w)
+	w.timing = profiles[w.pick(6, 2, 1, 1)]
+	w.makePlan(rand.New(rand.NewPCG(o.Seed, 2)), o.Skip)
+	return w
+}
+
+// pick draws an index by weight.
+func (w *world) pick(weights ...int) int { return pick(w.rnd, weights...) }
+
+func pick(rnd *rand.Rand, weights ...int) int {
+	total := 0
+	for _, n := range weights {
+		total += n
+	}
+	n := rnd.IntN(total)
+	for i, weight := range weights {
+		if n -= weight; n < 0 {
+			return i
+		}
+	}
+	return 0
+}
+
+// chance is true one time in n.
+func (w *world) chance(n int) bool { return w.rnd.IntN(n) == 0 }
+
+// upTo draws a time from 0 to d.
+func (w *world) upTo(d time.Duration) time.Duration {
+	if d <= 0 {
+		return 0
+	}
+	return time.Duration(w.rnd.Int64N(int64(d)))
+}
+
+// between draws a time from a to b.
+func (w *world) between(a, b time.Duration) time.Duration { return a + w.upTo(b-a) }
+
+// say adds a line to the story.
+func (w *world) say(format string, args ...any) {
+	if w.tracing {
+		w.trace = append(w.trace, fmt.Sprintf("%11.3f ", w.now.Seconds())+fmt.Sprintf(format, args...))
+	}
+}
+
+// fail ends the run.
+func (w *world) fail(format string, args ...any) {
+	if w.bad == "" {
+		w.bad = fmt.Sprintf("at %.3f s: ", w.now.Seconds()) + fmt.Sprintf(format, args...)
+		w.say("BROKEN %s", w.bad)
+	}
+}
+
+// event is something that happens at a time.
+type event struct {
+	at  time.Duration
+	seq uint64
+	do  func()
+}
+
+// queue is a heap of events, the earliest first; of two at a time, the older.
+type queue []event
+
+func (q queue) before(i, j int) bool {
+	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].seq < q[j].seq
+}
+
+func (q *queue) push(e event) {
+	*q = append(*q, e)
+	h := *q
+	for i := len(h) - 1; i > 0; {
+		up := (i - 1) / 2
+		if !h.before(i, up) {
+			break
+		}
+		h[i], h[up] = h[up], h[i]
+		i = up
+	}
+}
+
+func (q *queue) pop() event {
+	h := *q
+	e := h[0]
+	last := len(h) - 1
+	h[0] = h[last]
+	h[last] = event{}
+	*q = h[:last]
+	h = h[:last]
+	for i := 0; ; {
+		down := 2*i + 1
+		if down >= last {
+			break
+		}
+		if down+1 < last && h.before(down+1, down) {
+			down++
+		}
+		if !h.before(down, i) {
+			break
+		}
+		h[i], h[down] = h[down], h[i]
+		i = down
+	}
+	return e
+}
+
+// after makes something happen after d of true time.
+func (w *world) after(d time.Duration, do func()) {
+	w.seq++
+	w.queue.push(event{at: w.now + max(d, 0), seq: w.seq, do: do})
+}
+
+// step lets the next event happen; false when there is none before the end.
+func (w *world) step(end time.Duration) bool {
+	if w.bad != "" || len(w.queue) == 0 || w.queue[0].at > end {
+		return false
+	}
+	e := w.queue.pop()
+	w.now = e.at
+	w.stats.Events++
+	e.do()
+	return true
+}
+
+// run founds the cluster, lets the plan happen, and then waits for all to be well.
+func (w *world) run() {
+	w.populate()
+	last := time.Duration(0)
+	for _, it := range w.plan {
+		last = max(last, it.at+it.lasts)
+		w.after(it.at, func() {
+			w.stats.Faults++
+			w.say("--- %s", it)
+			it.do(w)
+		})
+	}
+	end := last + 2*time.Second
+	for w.step(end) {
+	}
+	if w.bad != "" {
+		return
+	}
+	w.now = max(w.now, end)
+	w.heal()
+	limit := w.now + w.bound()
+	for next := w.now; w.bad == ""; {
+		next += 250 * ms
+		for w.step(next) {
+		}
+		if w.bad != "" {
+			return
+		}
+		w.now = max(w.now, next)
+		well := w.check.well()
+		if well == "" {
+			break
+		}
+		if w.now > limit {
+			w.fail("I8: %s, %s after the faults stopped", well, w.bound())
+		}
+	}
+	if w.bad == "" {
+		w.check.same()
+	}
+}
+
+// bound is how long after the last fault every service must run: a daemon that
+// has just died is missed and its lease waited for, elections and restarts included.
+func (w *world) bound() time.Duration {
+	return 2*lease.Wait(w.timing.ttl, w.timing.kappa) + 12*w.timing.election + 20*time.Second
+}
+
+// services are the names that may be in force, and how many there are.
+var services = []string{"db", "erp", "web"}
+
+// spec is a service as an operator first writes it.
+func (w *world) spec(rnd *rand.Rand, name string) state.Spec {
+	s := state.Spec{Name: name, Takeover: state.TakeoverLease}
+	if pick(rnd, 3, 1) == 1 {
+		s.Takeover = state.TakeoverFence
+	}
+	switch pick(rnd, 4, 1, 1) {
+	case 1:
+		s.Nodes = []string{w.nodes[0].name, w.nodes[rnd.IntN(len(w.nodes)-1)+1].name}
+	case 2:
+		s.Priorities = map[string]int{w.nodes[rnd.IntN(len(w.nodes))].name: 5}
+		s.Failback = pick(rnd, 1, 1) == 1
+	}
+	return s
+}
