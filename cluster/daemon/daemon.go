@@ -88,7 +88,7 @@ func Run(ctx context.Context, o Options) error {
 	founded, err := d.found(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil // stopped before there was a cluster: nothing to give up
+			return d.endGuard() // stopped before there was a cluster: nothing to give up
 		}
 		return err
 	}
@@ -137,10 +137,13 @@ func (d *daemon) openLocal(ctx context.Context) error {
 		return err
 	}
 	d.onClose(d.logged("journal", d.jour.Close))
-	if d.gate, err = gate.Open(""); err != nil {
+	switch d.gate, err = gate.Open(d.gateName()); {
+	case errors.Is(err, gate.ErrInUse):
+		return fmt.Errorf("another daemon of a node %q runs here: %w", d.cfg.Name, err)
+	case err != nil:
 		d.noGate = err.Error()
 		d.log.Warn("no kernel gate: addresses are bounded by their lifetime alone", "err", err)
-	} else {
+	default:
 		d.onClose(d.logged("gate", d.gate.Close))
 		d.gate.OnDamage(func(x gate.Damage) {
 			d.vipEvent("gate-damaged", "somebody changed the kernel's gate; it was repaired: "+x.String())
@@ -149,7 +152,7 @@ func (d *daemon) openLocal(ctx context.Context) error {
 	if problems := d.cfg.Timing.Check(d.gate != nil); len(problems) > 0 {
 		return &config.Error{Problems: problems}
 	}
-	d.keeper, err = newKeeper(ctx, guard.SpawnOptions{Binary: d.cfg.Guard, Dir: d.cfg.DataDir, Realtime: true}, gate.DefaultName, d.cfg.Timing.Lease/2, d.log)
+	d.keeper, err = newKeeper(ctx, guard.SpawnOptions{Binary: d.cfg.Guard, Dir: d.cfg.DataDir, Realtime: true}, d.gateName(), d.cfg.Timing.Lease/2, d.log)
 	if err != nil {
 		return err
 	}
@@ -312,6 +315,9 @@ func (d *daemon) askRestart() {
 	default:
 	}
 }
+
+// gateName tells the tables of several nodes in one network namespace apart.
+func (d *daemon) gateName() string { return gate.DefaultName + "-" + d.cfg.Name }
 
 // kappa is how late this host's enforcement may be: the slowest of its tiers.
 func (d *daemon) kappa() time.Duration {

@@ -24,6 +24,8 @@ type keeper struct {
 	spawn guard.SpawnOptions
 	log   *slog.Logger
 	lost  chan struct{} // asks run to replace the guard
+	// ending is closed when no guard is wanted any more, ended when run has returned.
+	ending, ended chan struct{}
 
 	mu      sync.Mutex
 	client  *guard.Client
@@ -37,7 +39,8 @@ type keeper struct {
 
 // newKeeper connects to the living guard or starts one.
 func newKeeper(ctx context.Context, o guard.SpawnOptions, table string, frozen time.Duration, log *slog.Logger) (*keeper, error) {
-	k := &keeper{spawn: o, frozen: frozen, log: log, table: table, lost: make(chan struct{}, 1)}
+	k := &keeper{spawn: o, frozen: frozen, log: log, table: table,
+		lost: make(chan struct{}, 1), ending: make(chan struct{}), ended: make(chan struct{})}
 	ctx, cancel := context.WithTimeout(ctx, spawnLimit)
 	defer cancel()
 	c, err := guard.Spawn(ctx, o)
@@ -48,8 +51,18 @@ func newKeeper(ctx context.Context, o guard.SpawnOptions, table string, frozen t
 	return k, nil
 }
 
-// run replaces the guard whenever it is lost, until ctx ends.
+// run replaces the guard whenever it is lost, until ctx ends or end is called.
 func (k *keeper) run(ctx context.Context) {
+	defer close(k.ended)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-k.ending:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	for {
 		k.mu.Lock()
 		c := k.client
@@ -68,6 +81,9 @@ func (k *keeper) run(ctx context.Context) {
 
 // replace starts a new guard, again and again until it is there.
 func (k *keeper) replace(ctx context.Context, old *guard.Client) bool {
+	if ctx.Err() != nil {
+		return false
+	}
 	k.log.Error("the guard is lost; starting it anew", "err", old.Err())
 	if err := old.Close(); err != nil {
 		k.log.Debug("close the lost guard's connection", "err", err)
@@ -197,6 +213,18 @@ func (k *keeper) alarms() []string {
 		out = append(out, "a frozen guard is not covered by the kernel's timer: "+i.KernelTimerText)
 	}
 	return out
+}
+
+// end ends the guard for good. Nobody watches it by then: its end would be
+// taken for a loss, and a new one started that outlives the daemon.
+func (k *keeper) end(ctx context.Context) error {
+	close(k.ending)
+	select {
+	case <-k.ended:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return k.get().Shutdown(ctx)
 }
 
 // close ends the connection; the guard goes on.

@@ -203,7 +203,7 @@ func (d *daemon) handLeadership() {
 func (d *daemon) endGuard() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopLimit)
 	defer cancel()
-	if err := d.keeper.get().Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	if err := d.keeper.end(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		d.log.Warn("the guard stays", "err", err)
 	}
 	return nil
