@@ -134,3 +134,34 @@ func (gs *gates) close() {
 		h.close()
 	}
 }
+
+// expired is what happens at the deadline: gates, then processes, then
+// addresses. Nothing in it is waited for beyond gateTime before the kill.
+func (g *Guard) expired(victims []*birth) {
+	gated := len(g.gates.list()) > 0
+	if gated {
+		shut := make(chan struct{})
+		g.wg.Go(func() { g.gates.shut(shut) })
+		t := time.NewTimer(gateTime)
+		select {
+		case <-shut:
+		case <-t.C:
+		}
+		t.Stop()
+	}
+	for _, b := range victims {
+		b.signal(atDeadline)
+	}
+	for _, b := range victims {
+		b.sweep()
+	}
+	// SIGKILL is on its way to all: from here on the kernel's timer is not needed.
+	if err := g.lease.doom(victims...); err != nil {
+		g.trouble(err.Error())
+	}
+	if gated || len(victims) > 0 {
+		text := fmt.Sprintf("the deadline was reached; services killed: %d", len(victims))
+		g.events.add(Event{Kind: EventLapsed, Text: text})
+		g.opts.Log(text)
+	}
+}

@@ -9,13 +9,11 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -228,118 +226,6 @@ func notEmpty(texts ...string) []string {
 		}
 	}
 	return out
-}
-
-// defaultIdle is how long a guard that a daemon has started stays with nothing
-// to guard and nobody to tell it anything: the next daemon starts another.
-const defaultIdle = time.Minute
-
-// idleFor closes the channel when the guard was idle for so long; 0 is never.
-func (g *Guard) idleFor(limit time.Duration) (<-chan struct{}, func()) {
-	idle, end, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		if limit <= 0 {
-			return
-		}
-		t := time.NewTicker(max(limit/10, time.Millisecond))
-		defer t.Stop()
-		for since := time.Now(); ; {
-			select {
-			case <-end:
-				return
-			case <-t.C:
-			}
-			if !g.idle() {
-				since = time.Now()
-			} else if time.Since(since) >= limit {
-				close(idle)
-				return
-			}
-		}
-	}()
-	return idle, func() { close(end); <-done }
-}
-
-// idle reports whether there is neither a client nor anything to guard.
-func (g *Guard) idle() bool {
-	g.mu.Lock()
-	srv := g.srv
-	g.mu.Unlock()
-	if srv != nil && srv.clients() > 0 {
-		return false
-	}
-	now, err := Now()
-	if err != nil {
-		return false
-	}
-	if _, d, _ := g.lease.status(); !d.IsZero() && d.Left(now) > 0 {
-		return false
-	}
-	for _, r := range g.List() {
-		if !r.State.Gone() {
-			return false
-		}
-	}
-	return true
-}
-
-// detach starts the guard again in a session of its own, waits until it
-// serves, and ends: so the guard is no child of the daemon, gets no signal
-// from its terminal, and keeps none of its descriptors.
-func detach(f runFlags) int {
-	r, w, err := os.Pipe()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "detach:", err)
-		return exitError
-	}
-	if f.idle <= 0 {
-		f.idle = defaultIdle
-	}
-	args := []string{"run", "-detached", "-dir", f.dir, "-idle", f.idle.String()}
-	for name, v := range map[string]string{"-socket": f.socket, "-log": f.log} {
-		if v != "" {
-			args = append(args, name, v)
-		}
-	}
-	for name, on := range map[string]bool{"-realtime": f.realtime, "-no-cgroup": f.noCgroup} {
-		if on {
-			args = append(args, name)
-		}
-	}
-	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Args[0] = os.Args[0]
-	cmd.Dir = "/"
-	cmd.ExtraFiles = []*os.File{w}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if f.log != "" {
-		log, err := os.OpenFile(f.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "open the guard's log:", err)
-			return exitError
-		}
-		defer log.Close()
-		cmd.Stdout, cmd.Stderr = log, log
-	}
-	if err := cmd.Start(); err != nil {
-		fmt.Fprintln(os.Stderr, "detach:", err)
-		return exitError
-	}
-	w.Close()
-	said, err := io.ReadAll(io.LimitReader(r, 64<<10))
-	if err == nil && string(said) == "ok" {
-		return 0
-	}
-	code := exitError
-	head, rest, _ := strings.Cut(string(said), " ")
-	if n, nerr := strconv.Atoi(head); nerr == nil {
-		code = n
-	}
-	if rest == "" {
-		rest = "the guard ended before it served; see its log"
-	}
-	fmt.Fprintln(os.Stderr, rest)
-	return code
 }
 
 // closeInherited closes what a careless parent left open, so that no pipe or
