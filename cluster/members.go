@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -53,6 +54,19 @@ func (n *Node) ChangeMember(ctx context.Context, r MemberRequest) error {
 		return fmt.Errorf("%w: another change of the membership is under way", ErrRefused)
 	}
 	defer led.members.Unlock()
+	// What was waited for belongs to this leadership: a change must not slip into
+	// a later one of this node.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(led.Ctx, cancel)()
+	err = n.changeMember(ctx, led, r)
+	if led.Ctx.Err() != nil && errors.Is(err, ErrTimeout) {
+		return fmt.Errorf("%w: the leadership has changed meanwhile: %w", ErrNotLeader, err)
+	}
+	return err
+}
+
+func (n *Node) changeMember(ctx context.Context, led *leadership, r MemberRequest) error {
 	switch r.Action {
 	case "add":
 		return n.addMember(ctx, led, r)
@@ -267,11 +281,11 @@ func (n *Node) changeVoters(ctx context.Context, led *leadership, next func([]st
 			return err
 		}
 		if ok {
+			led.unsettled = true // also after an error it may be in the log
 			if err := change(ctx); err != nil {
 				return fmt.Errorf("change voters: %w", err)
 			}
-			at := n.Clock.Now()
-			led.committed.Store(&at)
+			n.settled(led)
 			return nil
 		}
 		why = reason
@@ -284,12 +298,22 @@ func (n *Node) changeVoters(ctx context.Context, led *leadership, next func([]st
 	}
 }
 
+// settled notes that a change of the voters is committed, now at the latest.
+func (n *Node) settled(led *leadership) {
+	at := n.Clock.Now()
+	led.committed.Store(&at)
+	led.unsettled = false
+}
+
 func (n *Node) mayChangeVoters(ctx context.Context, led *leadership, current, wanted lease.Configuration) (bool, time.Duration, string, error) {
 	if led.Ctx.Err() != nil {
 		return false, 0, "", fmt.Errorf("%w: the leadership has changed meanwhile", ErrNotLeader)
 	}
 	if err := n.consensus().Barrier(ctx); err != nil {
 		return false, 0, "", fmt.Errorf("change voters: %w", err)
+	}
+	if led.unsettled {
+		n.settled(led) // the barrier came after it in the log
 	}
 	st := n.Voter.View()
 	applied := map[string]uint64{n.Self: st.Index}

@@ -90,8 +90,17 @@ type leadership struct {
 	plan  atomic.Pointer[decide.Plan]
 	// members orders changes of the membership: one at a time.
 	members   sync.Mutex
+	unsettled bool // a change of the voters may be in the log and not committed; guarded by members
 	committed atomic.Pointer[clock.Reading]
 	confirmed atomic.Pointer[clock.Reading] // when a majority last said that this node leads
+	restart   restarted                     // the last restart that was ordered; guarded by the node's mu
+}
+
+// restarted is a node whose daemon was told to start anew.
+type restarted struct {
+	node  string
+	start uint64 // nonce of the start that it had then
+	at    clock.Reading
 }
 
 // heardOf is a report and when it came.
@@ -347,9 +356,25 @@ func (n *Node) Leader() (address string, self, ok bool) {
 	return address, name == n.Self, name != ""
 }
 
-// enlist records this daemon's start through a leader until the applied state
-// shows it: only then is the node ready.
+// enlist keeps this daemon's start recorded. It may have to do so again: the
+// record of an earlier start that was still on its way can be applied later.
 func (n *Node) enlist(ctx context.Context) {
+	for {
+		n.enlistOnce(ctx)
+		for n.Voter.Ready() {
+			if sleep(ctx, time.Second) != nil {
+				return
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// enlistOnce records this daemon's start through a leader until the applied
+// state shows it: only then is the node ready.
+func (n *Node) enlistOnce(ctx context.Context) {
 	for !n.Voter.Ready() {
 		limited, cancel := context.WithTimeout(ctx, proposeLimit)
 		res, err := n.propose(limited, state.Started{

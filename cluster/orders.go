@@ -280,7 +280,8 @@ func (n *Node) Standby(ctx context.Context, r StandbyRequest) error {
 // RestartNode makes a node's daemon start anew, one at a time, and only when
 // the voters without it are a majority that is ready.
 func (n *Node) RestartNode(ctx context.Context, node, by, why string) error {
-	if _, err := n.leading(); err != nil {
+	led, err := n.leading()
+	if err != nil {
 		return err
 	}
 	st := n.Voter.View()
@@ -288,8 +289,12 @@ func (n *Node) RestartNode(ctx context.Context, node, by, why string) error {
 	if m == nil {
 		return fmt.Errorf("%w: no node %q", ErrNotFound, node)
 	}
+	asked := n.Clock.Now()
 	n.ask(ctx, time.Second)
-	if err := n.quorumWithout(st, node); err != nil {
+	if err := n.quorumWithout(st, node, asked); err != nil {
+		return err
+	}
+	if err := n.oneRestart(led, m); err != nil {
 		return err
 	}
 	if node == n.Self {
@@ -303,8 +308,40 @@ func (n *Node) RestartNode(ctx context.Context, node, by, why string) error {
 	return peer.Restart(ctx, by, why)
 }
 
-// quorumWithout refuses when the voters but one could not go on (LEASE.md 13).
-func (n *Node) quorumWithout(st *state.State, node string) error {
+// restartPatience is how long a node that was told to restart is waited for.
+const restartPatience = 30 * time.Second
+
+// oneRestart refuses a restart while another node has not come back from its
+// own: until it goes down it still answers, and two at once lapse every lease.
+func (n *Node) oneRestart(led *leadership, m *state.Node) error {
+	now := n.Clock.Now()
+	st := n.Voter.View()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	last := led.restart
+	other := st.Nodes[last.node]
+	if other != nil && other.Name != m.Name && other.Started == last.start && clock.Shorter(last.at, now) < restartPatience {
+		return fmt.Errorf("%w: %s was told to restart %s ago and is not back yet; wait for it",
+			ErrRefused, last.node, clock.Shorter(last.at, now).Round(time.Millisecond))
+	}
+	led.restart = restarted{node: m.Name, start: m.Started, at: now}
+	return nil
+}
+
+// toldSince is a node's account given after an instant, and whether there is one.
+func (n *Node) toldSince(node string, asked clock.Reading) (Report, bool) {
+	if node == n.Self {
+		return n.recent(node)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r, ok := n.reports[node]
+	return r.Report, ok && clock.Shorter(asked, r.at) >= 0
+}
+
+// quorumWithout refuses when the voters but one could not go on (LEASE.md 13),
+// by what they have told since asked: an older word may be from before a crash.
+func (n *Node) quorumWithout(st *state.State, node string, asked clock.Reading) error {
 	voters, ready := 0, 0
 	var missing []string
 	for _, name := range sortedNames(st.Nodes) {
@@ -315,7 +352,7 @@ func (n *Node) quorumWithout(st *state.State, node string) error {
 		if name == node {
 			continue
 		}
-		if rep, ok := n.recent(name); ok && rep.Ready {
+		if rep, ok := n.toldSince(name, asked); ok && rep.Ready {
 			ready++
 		} else {
 			missing = append(missing, name)

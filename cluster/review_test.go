@@ -2,9 +2,13 @@ package cluster
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/failoverd/failoverd/cluster/clock"
+	"github.com/failoverd/failoverd/cluster/lease"
 	"github.com/failoverd/failoverd/cluster/state"
 )
 
@@ -85,5 +89,44 @@ func TestALivingNodeCanBeRemoved(t *testing.T) {
 	}
 	if w.nodes[w.lead].voter.View().Nodes[name] != nil {
 		t.Errorf("%s is still known", name)
+	}
+}
+
+// A change of the voters whose outcome is unknown may be committed later: the
+// next one waits for the leases given before it all the same (R3).
+func TestAChangeOfUnknownOutcomeIsWaitedFor(t *testing.T) {
+	w := served(t)
+	n := w.nodes[w.lead].node
+	led := n.lead.Load()
+	more := func(voters []string) []string { return append(slices.Clone(voters), "d") }
+	led.members.Lock()
+	defer led.members.Unlock()
+	if err := n.changeVoters(t.Context(), led, more, func(context.Context) error { return ErrUnknown }); !errors.Is(err, ErrUnknown) {
+		t.Fatalf("the change: %v", err)
+	}
+	failed := n.Clock.Now()
+	if err := n.changeVoters(t.Context(), led, more, func(context.Context) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if waited := clock.Shorter(failed, n.Clock.Now()); waited < lease.Wait(testTTL, testKappa) {
+		t.Errorf("the next change came %s after it", waited)
+	}
+}
+
+func TestOneRestartAtATime(t *testing.T) {
+	w := served(t)
+	n := w.nodes[w.lead].node
+	w.until("all have told of themselves", n.heardAll)
+	if err := n.RestartNode(t.Context(), "a", "ann", "upgrade"); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.RestartNode(t.Context(), "b", "ann", "upgrade"); !errors.Is(err, ErrRefused) {
+		t.Errorf("a second restart while a has not come back: %v", err)
+	}
+	w.nodes["a"].kill()
+	w.nodes["a"].start()
+	w.until("a is ready", w.nodes["a"].voter.Ready)
+	if err := n.RestartNode(t.Context(), "b", "ann", "upgrade"); err != nil {
+		t.Errorf("after a is back: %v", err)
 	}
 }

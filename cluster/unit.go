@@ -292,9 +292,12 @@ func (u *unit) stopAfterFailure(cause error, cut bool) {
 	u.mu.Lock()
 	u.setPhase(decide.PhaseStopping)
 	u.mu.Unlock()
+	// Whoever finds the lease gone first says so in words of its own, the guard
+	// or the gate: the service is not broken by that.
+	lapsed := u.host.left() <= 0
 	err := u.stopAll()
 	u.mu.Lock()
-	if !cut && !errors.Is(cause, errLapsed) {
+	if !cut && !lapsed && !errors.Is(cause, errLapsed) {
 		u.failed = cause.Error()
 	}
 	u.mu.Unlock()

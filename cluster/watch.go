@@ -82,8 +82,17 @@ func (u *unit) check(ctx context.Context, r Resource, epoch uint64, unknown map[
 
 // fail stops a broken service, so that another node may be given it.
 func (u *unit) fail(ctx context.Context, cause error) {
-	if ctx.Err() != nil || !u.begin(decide.PhaseStopping) {
-		return
+	for {
+		if ctx.Err() != nil {
+			return
+		}
+		if u.begin(decide.PhaseStopping) {
+			break
+		}
+		// Something short is under way, the journal's word on another epoch perhaps.
+		if sleep(ctx, 20*time.Millisecond) != nil {
+			return
+		}
 	}
 	u.log.Error("service is broken here", "err", cause)
 	u.cut()
