@@ -31,8 +31,15 @@ func openGroups(dir string) (*cgroup.Group, error) {
 	if err := own.Writable(); err != nil {
 		return nil, err
 	}
+	return own.Create(CgroupName(dir))
+}
+
+// CgroupName is the name of the cgroup that the guard of a directory (an
+// absolute path) makes below the one that it was started in. A guard removes it
+// when it ends, and the next one of the directory what a killed one left.
+func CgroupName(dir string) string {
 	sum := sha256.Sum256([]byte(dir))
-	return own.Create(groupPrefix + hex.EncodeToString(sum[:6]))
+	return groupPrefix + hex.EncodeToString(sum[:6])
 }
 
 // makeGroup makes a unit's cgroup for its next life; nil where there are none.
