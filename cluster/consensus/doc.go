@@ -1,9 +1,9 @@
 // Package consensus keeps the replicated log: hashicorp/raft over raft-boltdb,
 // with the traps of both closed.
 //
-// A tour. Directory (identity.go) is the locked data directory: who this node
+// A tour. Directory (directory.go) is the locked data directory: who this node
 // is, which cluster its data belongs to, whether a store existed here before.
-// RunFounding (founding.go, found.go) turns blank directories into one cluster,
+// RunFounding (found.go over the decision in founding.go) turns blank directories into one cluster,
 // never two. Open starts a Node on such a directory. Node.Propose appends a
 // command and returns what applying it gave; Node.Leaderships hands out every
 // leadership of this node as a context that ends with it.
@@ -19,6 +19,7 @@
 //	gate.go        the transport: shut when the disk hangs or the node has stopped taking part
 //	stream.go      TCP or TLS, and a greeting that names cluster, sender and receiver
 //	leadership.go  from raft's notifications to contexts that end
+//	mourn.go       a leader whose process has died is replaced without a timeout
 //	verify.go      the file is read through before raft sees it
 //
 // A node that meets something it must not survive (a failed fsync, an unknown

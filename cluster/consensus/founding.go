@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/failoverd/failoverd/cluster"
-	"github.com/failoverd/failoverd/cluster/state"
 )
 
 // Answer is what asking one configured peer gave: its identity, or why there
@@ -71,21 +70,6 @@ func sorted(founders []cluster.Founder) []cluster.Founder {
 
 func founder(id cluster.Identity) cluster.Founder {
 	return cluster.Founder{Node: id.Node, Role: id.Role, Address: id.Address, Birth: id.Birth}
-}
-
-// Counted is an identity as a node of a running cluster tells it: the
-// replicated state's nodes stand in the founders' place, so that one that was
-// admitted later, under its own birth, may join. Without nodes nothing changes.
-func Counted(id cluster.Identity, s *state.State) cluster.Identity {
-	if id.Cluster == "" || s == nil || len(s.Nodes) == 0 {
-		return id
-	}
-	id.Founders = nil
-	for _, n := range s.Nodes {
-		id.Founders = append(id.Founders, cluster.Founder{Node: n.Name, Role: n.Role, Address: n.Address, Birth: n.Birth})
-	}
-	id.Founders = sorted(id.Founders)
-	return id
 }
 
 // NextFounding decides what a node may do after it has asked every other

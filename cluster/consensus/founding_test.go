@@ -102,33 +102,6 @@ func TestNextFounding(t *testing.T) {
 	}
 }
 
-func TestAdmittedNodesAreCounted(t *testing.T) {
-	a, b, c := blank(0), blank(1), blank(2)
-	c.Birth = "c2"
-	told := foundedBy(a, a, b, blank(2))
-	if d := NextFounding(c, answersOf(told)); d.Verb != Refuse {
-		t.Errorf("before it is admitted: %s", d.Verb)
-	}
-	s := state.New()
-	for i, id := range []cluster.Identity{a, b, c} {
-		if r := s.Apply(uint64(i+2), 2, state.SetNode{Node: id.Node, Role: id.Role, Address: id.Address, Birth: id.Birth}); r.Refused != nil {
-			t.Fatal(r.Refused)
-		}
-	}
-	if d := NextFounding(c, answersOf(Counted(told, s))); d.Verb != Join || d.Cluster != told.Cluster {
-		t.Errorf("admitted: %+v", d)
-	}
-	if d := NextFounding(blank(2), answersOf(Counted(told, s))); d.Verb != Refuse {
-		t.Errorf("its old disk: %s", d.Verb)
-	}
-	if got := Counted(a, s); len(got.Founders) != 0 {
-		t.Error("a node without data counts others")
-	}
-	if got := Counted(told, state.New()); len(got.Founders) != 3 {
-		t.Error("an empty state counts nobody")
-	}
-}
-
 func TestClusterIDIsOfAllItsFounders(t *testing.T) {
 	f := []cluster.Founder{founder(blank(0)), founder(blank(1)), founder(blank(2))}
 	id := ClusterID(f)

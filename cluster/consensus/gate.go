@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -33,15 +34,22 @@ type gate struct {
 
 	raft atomic.Pointer[raft.Raft] // set once it runs
 	// silent shuts the gate for sending, so that raft steps down.
-	silent atomic.Bool
+	silent   atomic.Bool
+	election time.Duration
+	hesitant atomic.Bool // stands for election after all others
+
 	// installing is the snapshot of the leader's that raft is at, if any.
 	installing atomic.Pointer[raft.InstallSnapshotRequest]
 }
 
-func newGate(inner *raft.NetworkTransport, s *stream, w *watch, v *verdict) *gate {
-	g := &gate{inner: inner, stream: s, watch: w, verdict: v, rpcs: make(chan raft.RPC), stop: make(chan struct{})}
-	g.wait.Add(1)
+func newGate(inner *raft.NetworkTransport, s *stream, w *watch, v *verdict, election time.Duration) *gate {
+	g := &gate{
+		inner: inner, stream: s, watch: w, verdict: v, election: election,
+		rpcs: make(chan raft.RPC), stop: make(chan struct{}),
+	}
+	g.wait.Add(2)
 	go g.forward()
+	go g.mourn()
 	return g
 }
 

@@ -95,7 +95,7 @@ func (n *Node) start(self cluster.Identity) (err error) {
 		Stream: s, MaxPool: 3, MaxRPCsInFlight: 1,
 		Timeout: n.options.ioTimeout(), Logger: newBridge(n.log),
 	})
-	n.gate = newGate(network, s, n.watch, n.verdict)
+	n.gate = newGate(network, s, n.watch, n.verdict, n.options.Timing.Election)
 	undo = append(undo, func() { n.gate.Close() })
 
 	files := snapshots{SnapshotStore: st.snapshots, gate: n.gate}
@@ -167,7 +167,7 @@ func (n *Node) listen(self cluster.Identity) (*stream, error) {
 	}
 	return &stream{
 		listener: listener, advertise: self.Address, tls: n.options.TLS, cluster: self.Cluster, node: n.id,
-		resolve: n.options.Resolve, log: n.log, open: map[net.Conn]struct{}{},
+		resolve: n.options.Resolve, log: n.log, lost: make(chan string, 1), open: map[net.Conn]struct{}{},
 	}, nil
 }
 
@@ -218,6 +218,7 @@ func (n *Node) Hesitate(on bool) error {
 	if err := n.raft.ReloadConfig(c); err != nil {
 		return fmt.Errorf("change election timeouts: %w", err)
 	}
+	n.gate.hesitant.Store(on)
 	return nil
 }
 

@@ -44,6 +44,7 @@ type stream struct {
 	node      string
 	resolve   func(address string) (string, error)
 	log       *slog.Logger
+	lost      chan string // nodes that had made a connection which has ended; may be nil
 
 	mu     sync.Mutex
 	open   map[net.Conn]struct{}
@@ -146,6 +147,7 @@ type guest struct {
 	stream *stream
 	once   sync.Once
 	err    error
+	from   string
 }
 
 // Read reads the greeting first.
@@ -154,7 +156,14 @@ func (g *guest) Read(p []byte) (int, error) {
 	if g.err != nil {
 		return 0, g.err
 	}
-	return g.Conn.Read(p)
+	n, err := g.Conn.Read(p)
+	if err != nil && !g.stream.isClosed() {
+		select {
+		case g.stream.lost <- g.from:
+		default: // another one is being looked at
+		}
+	}
+	return n, err
 }
 
 func (g *guest) welcome() error {
@@ -165,7 +174,8 @@ func (g *guest) welcome() error {
 	if err != nil {
 		return err
 	}
-	why := g.stream.objection(frame)
+	from, why := g.stream.objection(frame)
+	g.from = from
 	if err := writeFrame(g.Conn, []byte(why)); err != nil {
 		return err
 	}
@@ -176,23 +186,29 @@ func (g *guest) welcome() error {
 	return g.SetDeadline(time.Time{})
 }
 
-// objection says why a greeting is not for this node, or "".
-func (s *stream) objection(frame []byte) string {
+// objection says who greets, and why the greeting is not for this node, or "".
+func (s *stream) objection(frame []byte) (from, why string) {
 	body, ok := strings.CutPrefix(string(frame), greetingMagic)
 	var g greeting
 	if !ok || strict([]byte(body), &g) != nil {
-		return "this port speaks raft of failoverd: another program or another version called"
+		return "", "this port speaks raft of failoverd: another program or another version called"
 	}
 	if g.Cluster != s.cluster {
-		return fmt.Sprintf("this is node %s of cluster %s, the caller %s belongs to cluster %s: one of them has data of another cluster in its data directory", s.node, s.cluster, g.From, g.Cluster)
+		return "", fmt.Sprintf("this is node %s of cluster %s, the caller %s belongs to cluster %s: one of them has data of another cluster in its data directory", s.node, s.cluster, g.From, g.Cluster)
 	}
 	if g.To != s.node {
-		return fmt.Sprintf("this is node %s, the caller %s wanted node %s at this address: correct the address of one of them", s.node, g.From, g.To)
+		return "", fmt.Sprintf("this is node %s, the caller %s wanted node %s at this address: correct the address of one of them", s.node, g.From, g.To)
 	}
 	if g.From == s.node {
-		return fmt.Sprintf("the caller has this node's own name %s: two nodes of one name, or an address of this node given to another", s.node)
+		return "", fmt.Sprintf("the caller has this node's own name %s: two nodes of one name, or an address of this node given to another", s.node)
 	}
-	return ""
+	return g.From, ""
+}
+
+func (s *stream) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }
 
 func writeFrame(to io.Writer, body []byte) error {
