@@ -182,9 +182,12 @@ func (n *Node) awaitLease(ctx context.Context, ttl time.Duration) {
 	}
 }
 
+// Attach gives the node its log before Run, so that it can be asked at once.
+func (n *Node) Attach(c Consensus) { n.raft.Store(&c) }
+
 // Run lives until ctx ends. Leaderships arrive on the channel.
 func (n *Node) Run(ctx context.Context, c Consensus, leaderships <-chan Leadership) {
-	n.raft.Store(&c)
+	n.Attach(c)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	run := func(fn func(context.Context)) { n.wg.Go(func() { fn(ctx) }) }

@@ -196,7 +196,7 @@ func (d *daemon) openNetwork() error {
 	}
 	d.renew, err = renew.Listen(renew.Options{
 		Address: at, Self: d.cfg.Name, Key: d.key, Voter: d.voter, Clock: clock.System(),
-		Targets: d.voters.ask, Interval: d.cfg.Timing.Renew, Log: d.log,
+		Targets: d.voters.ask, Interval: d.renewInterval(), Log: d.log,
 	})
 	if err != nil {
 		return fmt.Errorf("listen for renewals: %w", err)
@@ -242,6 +242,16 @@ func (d *daemon) listen() error {
 		return fmt.Errorf("listen for operators: %w", err)
 	}
 	return d.server.ServeTCP(api)
+}
+
+// renewInterval is the setting's, unless the session that is resumed was opened
+// with a lease too short for it: a session keeps its lease.
+func (d *daemon) renewInterval() time.Duration {
+	interval := d.cfg.Timing.Renew
+	if s, ok := d.jour.Session(); ok && s.BootID == d.bootID && s.TTL > 0 {
+		interval = min(interval, s.TTL/8)
+	}
+	return interval
 }
 
 // tls loads the certificates for both directions; nil without a tls block.

@@ -30,6 +30,7 @@ type keeper struct {
 	mu      sync.Mutex
 	client  *guard.Client
 	session uint64
+	until   clock.Reading // the latest deadline told under session; zero: none
 	table   string
 	gated   []guard.Address
 	frozen  time.Duration // for so long a guard may fail to take deadlines before it is replaced
@@ -112,8 +113,21 @@ func (k *keeper) replace(ctx context.Context, old *guard.Client) bool {
 
 func (k *keeper) adopt(ctx context.Context, c *guard.Client) {
 	k.mu.Lock()
+	session, until := k.session, k.until
+	k.mu.Unlock()
+	if session != 0 {
+		c.Use(session)
+	}
+	// The deadline that the lost guard had goes on: until the next renewal the new
+	// one would refuse every start, and the services would be taken for broken.
+	if until != (clock.Reading{}) {
+		if err := c.Extend(until.Boot, until.Raw); err != nil {
+			k.log.Warn("the new guard does not take the deadline of the one before; the next renewal tells it", "err", err)
+		}
+	}
+	k.mu.Lock()
 	k.client, k.missed, k.text = c, time.Time{}, ""
-	if k.session != 0 {
+	if k.session != session {
 		c.Use(k.session)
 	}
 	k.mu.Unlock()
@@ -137,6 +151,7 @@ func (k *keeper) Extend(until clock.Reading) error {
 	err := k.get().Extend(until.Boot, until.Raw)
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.until = until // an answer that is late may be a deadline taken
 	if err == nil {
 		k.missed = time.Time{}
 		return nil
@@ -172,10 +187,13 @@ func (k *keeper) Use(session uint64) error {
 			return fmt.Errorf("make the guard forget session %d: %w", now.Session, err)
 		}
 	}
-	c.Use(session)
 	k.mu.Lock()
-	k.session = session
-	k.mu.Unlock()
+	defer k.mu.Unlock()
+	if k.session != session {
+		k.session, k.until = session, clock.Reading{}
+	}
+	c.Use(session)
+	k.client.Use(session) // another guard, if this one was lost meanwhile
 	return nil
 }
 

@@ -85,6 +85,7 @@ func (d *daemon) openNode(ctx context.Context, founded consensus.Founded) error 
 		}
 	})
 	d.voters.load(d.raft.Servers)
+	d.node.Attach(d.raft) // before anybody can ask the node
 	d.front.serve(d.node)
 	return nil
 }
