@@ -107,7 +107,7 @@ func keepalivedRun(ctx context.Context, path string, fault func(*keepalivedRig, 
 		return m, err
 	}
 	m.Silence, m.SilenceAt = r.client.Silence(m.From, m.To)
-	m.Lost, m.Stall = len(r.client.Lost(m.From, m.To)), r.client.Stall()
+	m.Lost, m.Stall = len(r.client.Lost(m.From, m.To)), r.client.Stall(m.From, m.To)
 	if holders := l.Holders(); len(holders) > 0 {
 		m.After = strings.Join(holders, "+")
 	}

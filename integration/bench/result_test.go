@@ -22,16 +22,16 @@ func TestResultsAreHeldAgainstTheirPromises(t *testing.T) {
 		err   error
 		want  string // part of the failure; empty: passed
 	}{
-		"within":         {bound: takes, runs: []lab.Measurement{measured(600 * u), measured(650 * u)}},
-		"median over":    {bound: takes, runs: []lab.Measurement{measured(710 * u)}, want: "median over 700"},
-		"one run over":   {bound: takes, runs: []lab.Measurement{measured(500 * u), measured(500 * u), measured(751 * u)}, want: "a run of 751 ms"},
-		"two holders":    {bound: takes, runs: []lab.Measurement{{Figures: lab.Figures{Wire: 3 * u}}}, want: "two holders for 3 ms"},
-		"data alone":     {bound: takes, runs: []lab.Measurement{{Figures: lab.Figures{Data: u}}}, want: "two holders for 1 ms"},
-		"lost":           {bound: bound{lost: true}, runs: []lab.Measurement{{Lost: 2}}, want: "2 requests lost"},
-		"moved":          {bound: bound{stay: true}, runs: []lab.Measurement{measured(0)}, want: "moved from a to b"},
-		"after the heal": {bound: bound{heal: true}, runs: []lab.Measurement{{AfterHeal: 60 * u}}, want: "after the heal 60 ms"},
-		"lost at heal":   {bound: bound{heal: true}, runs: []lab.Measurement{{LostAfterHeal: 1}}, want: "after the heal"},
-		"a failed run":   {bound: takes, runs: []lab.Measurement{measured(u)}, err: errors.New("x"), want: "1 of 1 runs failed"},
+		"within":       {bound: takes, runs: []lab.Measurement{measured(600 * u), measured(650 * u)}},
+		"median over":  {bound: takes, runs: []lab.Measurement{measured(710 * u)}, want: "median over 700"},
+		"one run over": {bound: takes, runs: []lab.Measurement{measured(500 * u), measured(500 * u), measured(751 * u)}, want: "a run of 751 ms"},
+		"two holders":  {bound: takes, runs: []lab.Measurement{{Figures: lab.Figures{Wire: 3 * u}}}, want: "two holders for 3 ms"},
+		"data alone":   {bound: takes, runs: []lab.Measurement{{Figures: lab.Figures{Data: u}}}, want: "two holders for 1 ms"},
+		"lost":         {bound: bound{lost: true}, runs: []lab.Measurement{{Lost: 2}}, want: "2 requests lost"},
+		"moved":        {bound: bound{stay: true}, runs: []lab.Measurement{measured(0)}, want: "moved from a to b"},
+		"late at heal": {bound: bound{heal: true}, runs: []lab.Measurement{{AfterHeal: 60 * u}}},
+		"lost at heal": {bound: bound{heal: true}, runs: []lab.Measurement{{LostAfterHeal: 1}}, want: "after the heal 1 requests lost"},
+		"a failed run": {bound: takes, runs: []lab.Measurement{measured(u)}, err: errors.New("x"), want: "1 of 1 runs failed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := &result{Row: name, Profile: "fast", lease: 600 * u, row: row{bound: c.bound, fault: rows[0].fault}}

@@ -31,7 +31,7 @@ type bound struct {
 	lease bool
 	// nothing is lost.
 	lost bool
-	// nothing is lost or silent after the partition has healed.
+	// nothing is lost after the partition has healed.
 	heal bool
 	// the holder stays.
 	stay bool

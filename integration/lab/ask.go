@@ -74,7 +74,7 @@ type Asking struct {
 	mu       sync.Mutex
 	stopped  bool
 	requests []Request
-	stall    time.Duration // longest time that the client itself was late
+	stalls   []Interval // when the client itself came late
 	failed   error
 }
 
@@ -269,12 +269,16 @@ func (a *Asking) until(ctx context.Context, done func() bool) error {
 	return nil
 }
 
-// Stall is the longest time that the client itself came late: a silence of
-// about that length may be its own.
-func (a *Asking) Stall() time.Duration {
+// Stall is the longest time in [from, to] that the client itself came late, its
+// thread not having been run: a silence of about that length may be its own.
+func (a *Asking) Stall(from, to time.Duration) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.stall
+	var longest time.Duration
+	for _, i := range clip(a.stalls, from, to) {
+		longest = max(longest, i.To-i.From)
+	}
+	return longest
 }
 
 // record stores what became of the request at that place.

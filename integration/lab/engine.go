@@ -65,8 +65,8 @@ func (e *engine) loop() error {
 			return nil
 		}
 		now := a.lab.Now()
-		if late := now - next; late > a.ask.Every {
-			a.late(late)
+		if now-next > a.ask.Every {
+			a.late(next, now)
 			next = now // what was missed is not made up for in a burst
 		}
 		if now >= next {
@@ -91,10 +91,10 @@ func (e *engine) loop() error {
 	}
 }
 
-func (a *Asking) late(d time.Duration) {
+func (a *Asking) late(planned, now time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.stall = max(a.stall, d)
+	a.stalls = append(a.stalls, Interval{From: planned, To: now, What: "client late"})
 }
 
 // send starts the n-th request.

@@ -236,7 +236,7 @@ func (r *Rig) Measure(ctx context.Context, fault func(holder *Host, s Status) er
 		m.AfterHeal, _ = r.Client.Silence(r.healed, m.To)
 		m.LostAfterHeal = len(r.Client.Lost(r.healed, m.To))
 	}
-	m.Lost, m.Stall = len(r.Client.Lost(m.From, m.To)), r.Client.Stall()
+	m.Lost, m.Stall = len(r.Client.Lost(m.From, m.To)), r.Client.Stall(m.From, m.To)
 	m.Figures, err = r.Lab.Judge(m.From, m.To)
 	return m, err
 }

@@ -256,7 +256,7 @@ func TestTheClientMeasuresAnOutage(t *testing.T) {
 	}
 	start := l.Now()
 	pass(200 * time.Millisecond)
-	if d, at := client.Silence(start, l.Now()); d > 50*time.Millisecond+client.Stall() {
+	if d, at := client.Silence(start, l.Now()); d > 50*time.Millisecond+client.Stall(start, l.Now()) {
 		t.Errorf("silence of %v at %v with nothing wrong", d, at)
 	}
 	if lost := client.Lost(start, l.Now()); len(lost) > 0 {
