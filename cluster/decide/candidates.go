@@ -102,7 +102,12 @@ func judge(v LeaderView, svc *state.Service, n *state.Node) Candidate {
 		c.Unknown = true
 		return c
 	}
-	if quiet >= candidateQuiet(s.TTL) {
+	switch limit := candidateQuiet(s.TTL); {
+	case quiet >= limit && ev.silence(v.Voters) < limit:
+		c := no("it is not known yet whether it still renews: what the voters told is old")
+		c.Unknown = true
+		return c
+	case quiet >= limit:
 		return no("has not renewed for %s", round(quiet))
 	}
 	for _, f := range svc.Failures {

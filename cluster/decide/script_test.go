@@ -36,7 +36,8 @@ import (
 //
 //	self a
 //	ages b a=100ms b=1.7s            what the voters told; others are unknown
-//	quiet b 1.7s                     every voter told the same
+//	quiet b 1.7s                     every voter told the same, just now
+//	heard b 1.5s                     the answers of all but the leader itself came so long ago
 //	goodbye b, sight b dead, due b 300ms, unable erp on=c why=...
 //	prepared erp to=c [done] [failed=...] [waited=1s]  or: prepared erp off
 //	counted 5s [erp]                 how long the leader counted the pause
@@ -97,7 +98,7 @@ func (r *script) line(w []string) {
 		r.nodes(w[1:])
 	case "standby", "session", "service", "epoch", "failed", "move", "pause", "leads":
 		r.stateLine(w[0], a)
-	case "self", "ages", "quiet", "goodbye", "sight", "due", "unable", "prepared", "counted":
+	case "self", "ages", "quiet", "heard", "goodbye", "sight", "due", "unable", "prepared", "counted":
 		r.leaderLine(w[0], a)
 	case "member", "renews", "ready", "not-ready", "refused", "not-refused", "leaving", "lease", "record", "local", "told":
 		r.memberLine(w[0], a)
@@ -164,7 +165,20 @@ func (r *script) allAges(age time.Duration) map[string]time.Duration {
 
 func (r *script) tell(session uint64, ages map[string]time.Duration) {
 	v := r.l.Sessions[session]
-	v.Ages = ages
+	v.Ages, v.Told = ages, nil
+	r.l.Sessions[session] = v
+}
+
+func (r *script) heard(session uint64, ago string) {
+	d, err := time.ParseDuration(ago)
+	must(err)
+	v := r.l.Sessions[session]
+	v.Told = map[string]time.Duration{}
+	for name := range v.Ages {
+		if name != r.l.Self {
+			v.Told[name] = d
+		}
+	}
 	r.l.Sessions[session] = v
 }
 
@@ -321,6 +335,8 @@ func (r *script) leaderLine(kind string, a args) {
 		d, err := time.ParseDuration(a.at(1))
 		must(err)
 		r.tell(r.sessionOf(a.at(0)).ID, r.allAges(d))
+	case "heard":
+		r.heard(r.sessionOf(a.at(0)).ID, a.at(1))
 	case "goodbye":
 		id := r.sessionOf(a.at(0)).ID
 		v := r.l.Sessions[id]

@@ -56,13 +56,13 @@ func openSession(v LeaderView, p *Plan, s *state.Session) {
 	case known && quiet < ask:
 		p.wake(ask - quiet)
 		return
-	case known && quiet >= limit:
+	case known && ev.silence(v.Voters) >= limit:
 		silent(v, p, s, quiet)
 		return
 	}
 	p.add(Step{Kind: StepAskAges, Session: s.ID, Node: s.Node, Why: fmt.Sprintf("what is known of %s's renewals grows old", s.Node)})
 	p.wake(retryAsk)
-	if known {
+	if known && quiet < limit {
 		p.wake(limit - quiet)
 	}
 }

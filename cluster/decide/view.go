@@ -39,6 +39,9 @@ type SessionView struct {
 	// Ages holds, by voter, how long ago that voter renewed the session, as
 	// told by the voter and grown older since. Voters that are not in it are unknown.
 	Ages map[string]time.Duration
+	// Told holds, by voter, how long ago the answer came that its age goes by. A
+	// voter may have said OK since then.
+	Told map[string]time.Duration
 	// Goodbye is set when the node said that everything is stopped and it leaves.
 	Goodbye bool
 	// Due is how long until no lease under the session can be left (D of
@@ -68,15 +71,31 @@ type PauseView struct {
 // longest; the longest silence among the others is the answer. known is false
 // when too few have told for every majority to have one of them.
 func (v SessionView) quiet(voters []string) (age time.Duration, known bool) {
+	return majoritySilence(voters, v.Ages)
+}
+
+// silence is the quiet that the voters had seen when they told, without the time
+// since: a voter may have said OK again. A leader that was held up knows old
+// answers only, and takes nothing away by them.
+func (v SessionView) silence(voters []string) time.Duration {
+	seen := make(map[string]time.Duration, len(v.Ages))
+	for name, age := range v.Ages {
+		seen[name] = age - v.Told[name]
+	}
+	age, _ := majoritySilence(voters, seen)
+	return age
+}
+
+func majoritySilence(voters []string, told map[string]time.Duration) (age time.Duration, known bool) {
 	ages := make([]time.Duration, 0, len(voters))
 	for _, name := range voters {
-		if a, ok := v.Ages[name]; ok {
+		if a, ok := told[name]; ok {
 			ages = append(ages, a)
 		}
 	}
 	leftOut := len(voters) - (len(voters)/2 + 1)
 	if len(voters) == 0 || len(ages) <= leftOut {
-		return 0, false // of no voters at all nobody has told either
+		return 0, false
 	}
 	sortDescending(ages)
 	return ages[leftOut], true
