@@ -65,10 +65,11 @@ func (e *evidence) heardAge(s *state.Session, voter string, age time.Duration, c
 }
 
 func (e *evidence) sessionView(s *state.Session, c lease.Configuration, now clock.Reading) decide.SessionView {
-	v := decide.SessionView{Ages: map[string]time.Duration{}, Goodbye: e.goodbyes[s.ID]}
+	v := decide.SessionView{Ages: map[string]time.Duration{}, Told: map[string]time.Duration{}, Goodbye: e.goodbyes[s.ID]}
 	young := e.young(s.ID, now)
 	for voter, h := range e.ages[s.ID] {
-		v.Ages[voter] = min(h.age+clock.Shorter(h.at, now), young)
+		v.Told[voter] = clock.Shorter(h.at, now)
+		v.Ages[voter] = min(h.age+v.Told[voter], young)
 	}
 	if closing := e.closings[s.ID]; closing != nil {
 		v.Due, v.DueKnown = closing.Due(c, now)
