@@ -211,7 +211,11 @@ func TestReadersDoNotWaitForTheDisk(t *testing.T) {
 	j.file.f = hang
 	done := make(chan error, 1)
 	go func() { done <- j.Releasing("erp", 1) }()
-	<-hang.entered
+	select {
+	case <-hang.entered:
+	case err := <-done:
+		t.Fatalf("returned without a sync: %v", err)
+	}
 	if e := j.Entries(); len(e) != 1 || e[0].State != StateActive {
 		t.Errorf("entries %+v: want what was synced last", e)
 	}

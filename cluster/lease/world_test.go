@@ -97,7 +97,6 @@ type world struct {
 	nonces   uint64
 	leases   []*lease
 	renewing *lease // of the daemon that renews now
-	lastSeq  uint64
 	msgs     []letter
 	kept     []kept
 	over     map[uint64]bool // sessions whose end is committed by expiry

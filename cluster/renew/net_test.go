@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -245,6 +246,8 @@ type pipe struct {
 	out  chan packet
 	done chan struct{}
 	once sync.Once
+
+	reads atomic.Int64 // that have begun
 }
 
 func newPipe() *pipe {
@@ -252,6 +255,7 @@ func newPipe() *pipe {
 }
 
 func (p *pipe) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
+	p.reads.Add(1)
 	select {
 	case <-p.done:
 		return 0, netip.AddrPort{}, net.ErrClosed

@@ -199,6 +199,7 @@ func TestAnAgeIsCountedFromItsReceipt(t *testing.T) {
 		t.Errorf("own answer %+v, want it received at %v", own, asked.Add(ms))
 	}
 	m := sent(t, p, kindAsk)
+	until(t, "the receiver waits", func() bool { return p.reads.Load() == 1 })
 	clk.Advance(3 * time.Second)
 	answer := message{kind: kindAge, session: 7, nonce: m.nonce, seq: m.seq, question: ConfirmClosed, standing: lease.StandingClosed, age: time.Second}
 	give(p, "b", answer)
@@ -289,10 +290,29 @@ func TestASlowCallbackHoldsUpNothing(t *testing.T) {
 	if got, _ := c.Until(); got != want {
 		t.Errorf("until %v, want %v", got, want)
 	}
-	close(release)
+	release <- struct{}{}
 	if got := take(t, "extension", entered); got != want {
 		t.Errorf("told %v after the callback returned, want the newest, %v", got, want)
 	}
+
+	// An extension that was over before it could be told is not told.
+	clk.Advance(time.Second)
+	extend := func() {
+		c.round(c.holder)
+		m = sent(t, p, kindRenew)
+		give(p, "b", message{kind: kindOK, session: 7, nonce: 9, seq: m.seq})
+		give(p, "b", message{kind: kindAsk, session: 1, question: 99}) // the OK was taken
+	}
+	extend()
+	clk.Advance(time.Hour)
+	release <- struct{}{}
+	until(t, "the news was taken", func() bool { return len(c.extended) == 0 })
+	extend()
+	want = clk.Now().Add(time.Minute)
+	if got := take(t, "extension", entered); got != want {
+		t.Errorf("told %v, want %v alone", got, want)
+	}
+	close(release)
 }
 
 // Reading goes on after an error of the socket.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -49,7 +50,7 @@ func parse(name, text string) (mutant, error) {
 	m := mutant{name: name}
 	head, body, ok := strings.Cut(text, "--- old\n")
 	if !ok {
-		return m, fmt.Errorf("no line \"--- old\"")
+		return m, errors.New(`no line "--- old"`)
 	}
 	for line := range strings.Lines(head) {
 		line = strings.TrimSpace(line)
@@ -66,19 +67,19 @@ func parse(name, text string) (mutant, error) {
 		case "tests":
 			m.tests = strings.Fields(value)
 		default:
-			return m, fmt.Errorf("%q is none of why:, file:, tests:", line)
+			return m, fmt.Errorf("%q begins with none of why, file and tests", line)
 		}
 	}
 	for part := range strings.SplitSeq(body, "--- old\n") {
 		from, to, ok := strings.Cut(part, "--- new\n")
 		if !ok || strings.Contains(to, "--- new\n") {
-			return m, fmt.Errorf("each \"--- old\" needs one \"--- new\"")
+			return m, errors.New(`each "--- old" needs one "--- new"`)
 		}
 		m.swaps = append(m.swaps, swap{strings.TrimSuffix(from, "\n"), strings.TrimSuffix(to, "\n")})
 	}
 	switch {
 	case m.why == "" || m.file == "" || len(m.tests) == 0:
-		return m, fmt.Errorf("why:, file: and tests: are all needed")
+		return m, errors.New("why, file and tests are all needed")
 	case !filepath.IsLocal(m.file) || strings.HasSuffix(m.file, "_test.go"):
 		return m, fmt.Errorf("%s: name a file of the module that is no test", m.file)
 	}
@@ -89,7 +90,7 @@ func parse(name, text string) (mutant, error) {
 func (m mutant) mutate(source string) (string, error) {
 	for _, s := range m.swaps {
 		if s.old == "" || s.old == s.new {
-			return "", fmt.Errorf("a pair that changes nothing")
+			return "", errors.New("a pair that changes nothing")
 		}
 		if n := strings.Count(source, s.old); n != 1 {
 			return "", fmt.Errorf("the old text occurs %d times in %s, not once: adapt the mutant to the code\n%s", n, m.file, s.old)
