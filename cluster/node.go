@@ -106,7 +106,8 @@ type restarted struct {
 // heardOf is a report and when it came.
 type heardOf struct {
 	Report
-	at clock.Reading
+	at     clock.Reading
+	missed bool // the newest question had no answer
 }
 
 // NewNode makes a node. Nothing runs before Resume or Run.

@@ -199,8 +199,11 @@ func (n *Node) survey(ctx context.Context) {
 	for {
 		n.ask(ctx, time.Second)
 		wait := surveyInterval
-		if !n.heardAll() {
+		switch all, missed := n.heardAll(); {
+		case !all:
 			wait = surveyInterval / 20
+		case missed:
+			wait = surveyInterval / 4 // to notice soon that it is back
 		}
 		if sleep(ctx, wait) != nil {
 			return
@@ -208,17 +211,20 @@ func (n *Node) survey(ctx context.Context) {
 	}
 }
 
-// heardAll reports whether every other node has told of itself at least once.
-func (n *Node) heardAll() bool {
+// heardAll reports whether every other node has told of itself at least once,
+// and whether one of them did not answer the newest question.
+func (n *Node) heardAll() (all, missed bool) {
 	st := n.Voter.View()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for name := range st.Nodes {
-		if _, ok := n.reports[name]; !ok && name != n.Self {
-			return false
+		r, ok := n.reports[name]
+		if !ok && name != n.Self {
+			return false, false
 		}
+		missed = missed || r.missed
 	}
-	return st.Cluster.ID != ""
+	return st.Cluster.ID != "", missed
 }
 
 // ask gathers the accounts of all other nodes, side by side, within the limit.
@@ -249,16 +255,18 @@ func (n *Node) ask(ctx context.Context, limit time.Duration) {
 	}
 	for range asked {
 		a := <-answers
-		if a.err != nil {
-			continue
-		}
 		n.mu.Lock()
 		before, had := n.reports[a.node]
-		n.reports[a.node] = heardOf{Report: a.rep, at: n.Clock.Now()}
+		if a.err == nil {
+			n.reports[a.node] = heardOf{Report: a.rep, at: n.Clock.Now()}
+		} else if had {
+			before.missed = true
+			n.reports[a.node] = before
+		}
 		n.mu.Unlock()
-		if had && clock.Shorter(before.at, n.Clock.Now()) > 3*surveyInterval {
+		if a.err == nil && had && before.missed {
 			// A node is heard again after a silence: a partition may have
-			// healed, and neighbours may believe in another address.
+			// healed, and neighbours beyond it may believe in another address.
 			n.healed(ctx)
 		}
 	}
