@@ -116,7 +116,7 @@ func TestAChangeOfUnknownOutcomeIsWaitedFor(t *testing.T) {
 func TestOneRestartAtATime(t *testing.T) {
 	w := served(t)
 	n := w.nodes[w.lead].node
-	w.until("all have told of themselves", n.heardAll)
+	w.until("all have told of themselves", func() bool { all, _ := n.heardAll(); return all })
 	if err := n.RestartNode(t.Context(), "a", "ann", "upgrade"); err != nil {
 		t.Fatal(err)
 	}
