@@ -267,17 +267,18 @@ func (m *member) granted(svc *state.Service) {
 			continue
 		}
 		switch {
-		case g.Session > m.Session && !m.Leaving:
+		case g.Session > m.Session:
 			// Granted under a session that this daemon has opened and is about
 			// to renew: to release it unused would only spend the epoch.
 		case g.Session != m.Session:
 			m.release(svc.Name, g, "it was granted to an earlier session and never started")
 		case m.sessionOver() != "":
 			m.release(svc.Name, g, "never started, and "+m.sessionOver())
-		case m.Leaving:
-			m.release(svc.Name, g, "never started, and the daemon is leaving")
 		case svc.Removed || svc.LastEpoch > g.Epoch:
 			m.release(svc.Name, g, "never started, and no longer wanted")
+		case m.Leaving:
+			// Released while the session is open it would be granted here again,
+			// over and over: it goes with the session, which the goodbye closes.
 		case !m.Lease, !m.mayStart(svc, g), !m.stopped(svc.Name):
 			// Wait: for the lease, for the giver, or for our own older epoch to stop.
 		default:
