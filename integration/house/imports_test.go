@@ -33,7 +33,7 @@ var rules = []struct {
 	{"cluster/daemon/...", []string{"cluster/...", "vip/...", "fencing/...", "service/..."}},
 	{"cluster", []string{"cluster/state", "cluster/decide", "cluster/lease", "cluster/clock", "cluster/journal"}},
 	{"vip/...", []string{"vip/..."}},
-	{"service/...", []string{"service/..."}},
+	{"service/...", []string{"service/...", "fencing/guard"}},
 	{"fencing/...", []string{"fencing/...", "service/cgroup", "vip/gate"}},
 	{"proto/...", []string{"proto/..."}},
 	{"integration/...", []string{"..."}},
