@@ -237,6 +237,14 @@ func (f *Failoverd) freeze(h *Host, guardToo bool, signal syscall.Signal) error 
 	return nil
 }
 
+// Deaf says that a host's daemon cannot be asked for now, or can be again: a
+// host that was frozen as a whole.
+func (f *Failoverd) Deaf(h *Host, deaf bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.frozen[h.name] = deaf
+}
+
 // Terminate asks the host's daemon to end (SIGTERM) and waits for it.
 func (f *Failoverd) Terminate(ctx context.Context, h *Host) error {
 	r := f.Daemon(h)

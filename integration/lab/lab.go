@@ -165,6 +165,10 @@ func (l *Lab) Dir() string { return l.dir }
 // Now is the time since the lab was made.
 func (l *Lab) Now() time.Duration { return time.Since(l.start) }
 
+// Clock is the wall clock at an instant of the lab, for comparison with what
+// the product writes down.
+func (l *Lab) Clock(at time.Duration) time.Time { return l.start.Add(at) }
+
 // at turns a reading of CLOCK_MONOTONIC in ns, taken by any process of any
 // host, into the lab's time.
 func (l *Lab) at(mono int64) time.Duration { return time.Duration(mono - l.mono) }

@@ -77,7 +77,7 @@ func NewRig(ctx context.Context, o RigOptions) (_ *Rig, err error) {
 		return nil, fmt.Errorf("make shared storage: %w", err)
 	}
 	l.WatchData(r.shared())
-	o.Log("three hosts on a bridge, failoverd on each, profile %s", r.Failoverd.profile)
+	o.Log("%d hosts on a bridge, failoverd on each, profile %s", len(hosts), r.Failoverd.profile)
 	for _, h := range hosts {
 		if err := r.startHost(h); err != nil {
 			return nil, err
@@ -264,7 +264,7 @@ func (r *Rig) Account(ctx context.Context, m Measurement) string {
 	line := func(at time.Duration, format string, args ...any) {
 		fmt.Fprintf(&b, "  %9.1f ms  %s\n", ms(at-m.From), fmt.Sprintf(format, args...))
 	}
-	fmt.Fprintf(&b, "  fault at %s; in ms since then:\n", r.Lab.start.Add(m.From).UTC().Format("15:04:05.000"))
+	fmt.Fprintf(&b, "  fault at %s; in ms since then:\n", r.Lab.Clock(m.From).UTC().Format("15:04:05.000"))
 	for _, e := range r.Lab.AddressEvents(m.From, m.To) {
 		line(e.At, "address on %s: %v", e.Host, e.Held)
 	}
