@@ -239,16 +239,17 @@ type event struct {
 	Why     string `json:"why"`
 }
 
-// status asks one host's daemon for the whole account.
+// status asks one host's daemon for the whole account. One without a quorum
+// behind it is an account too, though failoverctl says so with its exit code.
 func status(ctx context.Context, f *lab.Failoverd, h *lab.Host, flags ...string) (lab.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	var s lab.Status
 	out, err := f.Ctl(ctx, h, append([]string{"status", "-o", "json"}, flags...)...)
-	if err == nil {
-		err = json.Unmarshal([]byte(out), &s)
+	if out == "" {
+		return s, err
 	}
-	return s, err
+	return s, json.Unmarshal([]byte(out), &s)
 }
 
 // serviceOf gives the rig's service as status shows it.
