@@ -192,6 +192,8 @@ func (n *Node) commitStep(led *leadership, s decide.Step) {
 	switch {
 	case err != nil:
 		n.Log.Warn("decided, but not committed", "what", cmd.Kind(), "why", s.Why, "err", err)
+		n.pauseAfterFailure(led.Ctx)
+		signal(n.stir) // look again soon: this may be all that a take-over waits for
 	case res.Refused != nil:
 		n.Log.Warn("decided, but refused", "what", cmd.Kind(), "why", s.Why, "refused", res.Refused.Why)
 		n.pauseAfterFailure(led.Ctx)

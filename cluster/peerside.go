@@ -294,8 +294,21 @@ func (n *Node) recent(node string) (Report, bool) {
 	return r.Report, true
 }
 
-// unable gathers why nodes say that they could not run a service.
+// unable gathers what nodes say they could not run, newer than the log may know.
 func (n *Node) unable() map[string]map[string]string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	out := map[string]map[string]string{}
+	for node, r := range n.reports {
+		for _, s := range r.Services {
+			if s.Unable == "" {
+				continue
+			}
+			if out[s.Name] == nil {
+				out[s.Name] = map[string]string{}
+			}
+			out[s.Name][node] = s.Unable
+		}
+	}
 	return out
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"time"
 
@@ -227,13 +228,19 @@ func (d *daemon) alarms() []string {
 }
 
 func (d *daemon) vipEvent(event, text string) {
+	level, subject := slog.LevelWarn, "address "+text
 	switch event {
 	case vip.EventLinkUp, vip.EventRestored:
-		d.log.Info("address", "event", event, "text", text)
-	default:
-		d.log.Warn("address", "event", event, "text", text)
+		level, subject = slog.LevelInfo, ""
 	}
-	if n, err := d.front.get(); err == nil {
-		n.Notice("address "+event, text)
+	d.log.Log(context.Background(), level, "address", "event", event, "text", text)
+	n, err := d.front.get()
+	if err != nil || subject == "" {
+		return
 	}
+	n.Notice(subject, text)
+	time.AfterFunc(shownFor, func() { n.Notice(subject, "") })
 }
+
+// shownFor is how long an event about an address stays among the alarms.
+const shownFor = 15 * time.Minute

@@ -3,7 +3,6 @@ package state
 import (
 	"errors"
 	"fmt"
-	"net"
 	"strconv"
 	"strings"
 	"unicode"
@@ -49,8 +48,21 @@ func validIdent(s string) bool {
 
 // validHostPort reports why an address is not host:port.
 func validHostPort(address string) error {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil || host == "" || !validIdent(host) {
+	// By hand: package net would be the state machine's only door to the world.
+	at := strings.LastIndexByte(address, ':')
+	if at <= 0 {
+		return fmt.Errorf("%q is not host:port", short(address))
+	}
+	host, port := address[:at], address[at+1:]
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		host, ok = strings.CutSuffix(inner, "]")
+		if !ok {
+			host = ""
+		}
+	} else if strings.Contains(host, ":") {
+		host = ""
+	}
+	if host == "" || !validIdent(host) || strings.ContainsAny(host, "[]") {
 		return fmt.Errorf("%q is not host:port", short(address))
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {

@@ -46,6 +46,9 @@ func run(args []string) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	// To leave in good order takes time; a second signal ends the daemon at once,
+	// and what runs here ends with its lease.
+	context.AfterFunc(ctx, stop)
 	err = daemon.Run(ctx, loaded.Options(os.Stderr))
 	switch {
 	case errors.Is(err, daemon.ErrRestart):
