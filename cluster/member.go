@@ -18,10 +18,18 @@ const lookInterval = 250 * time.Millisecond
 func (n *Node) memberLoop(ctx context.Context) {
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
+	counted := false // whether a state has named this node
 	for {
 		at := n.Clock.Now()
 		n.looked.Store(&at)
 		st := n.Voter.View()
+		switch {
+		case st.Nodes[n.Self] != nil:
+			counted = true
+			n.notice("membership", "")
+		case counted:
+			n.notice("membership", fmt.Sprintf("this node was removed from the cluster and holds nothing any more: stop failoverd here, or let it in again: failoverctl members add %s %s", n.Self, n.Address))
+		}
 		view := n.memberView(st)
 		for _, a := range decide.Member(view) {
 			n.act(st, a)

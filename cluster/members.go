@@ -184,11 +184,15 @@ func (n *Node) stepAside(ctx context.Context, node string) error {
 
 func (n *Node) removeMember(ctx context.Context, led *leadership, name string, r MemberRequest) error {
 	st := n.Voter.View()
-	if st.Nodes[name] == nil {
+	configured := slices.ContainsFunc(n.consensus().Servers(), func(s Server) bool { return s.Name == name })
+	if st.Nodes[name] == nil && !configured {
 		return fmt.Errorf("%w: no member %q", ErrNotFound, name)
 	}
 	if name == n.Self {
 		return n.stepAside(ctx, name)
+	}
+	if st.Nodes[name] == nil {
+		return n.removeServer(ctx, led, name) // what a removal that was cut short has left
 	}
 	for _, svc := range sortedNames(st.Services) {
 		for _, g := range st.Services[svc].Unfinished() {
@@ -205,11 +209,48 @@ func (n *Node) removeMember(ctx context.Context, led *leadership, name string, r
 			return err
 		}
 	}
+	// Out of the state first: as long as it is a server, it hears of it.
+	done, err := n.commit(ctx, state.RemoveNode{Node: name, Stamp: n.stamp(r.By, r.Why)})
+	if err != nil {
+		return err
+	}
+	n.awaitHeard(ctx, st.Nodes[name].Address, done.Index)
+	return n.removeServer(ctx, led, name)
+}
+
+// heardLimit is how long a removal waits for the removed node to hear of it.
+const heardLimit = time.Second
+
+// awaitHeard waits until the node at address has applied the entry, so that it
+// knows what has become of it. One that does not answer is not waited for.
+func (n *Node) awaitHeard(ctx context.Context, address string, index uint64) {
+	ctx, cancel := context.WithTimeout(ctx, heardLimit)
+	defer cancel()
+	peer, err := n.Peers.Peer(address)
+	if err != nil {
+		return
+	}
+	for {
+		if rep, err := peer.Report(ctx); err != nil || rep.Index >= index {
+			return
+		}
+		if sleep(ctx, 5*time.Millisecond) != nil {
+			return
+		}
+	}
+}
+
+// removeServer takes a node that is not in the state any more off the log.
+func (n *Node) removeServer(ctx context.Context, led *leadership, name string) error {
+	if slices.Contains(n.configuration().Voters, name) {
+		if err := n.takeVote(ctx, led, name); err != nil {
+			return err
+		}
+	}
 	if err := n.consensus().Remove(ctx, name); err != nil {
 		return fmt.Errorf("remove %s: %w", name, err)
 	}
-	_, err := n.commit(ctx, state.RemoveNode{Node: name, Stamp: n.stamp(r.By, r.Why)})
-	return err
+	return nil
 }
 
 // endSessionOf closes the session of a node that is to go and waits for its end.

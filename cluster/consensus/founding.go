@@ -146,14 +146,14 @@ func unknownTo(self cluster.Identity, address string, peer cluster.Identity) str
 	for _, f := range peer.Founders {
 		switch {
 		case f.Node == self.Node && f.Address == self.Address:
-			return fmt.Sprintf("this node has no data, but cluster %s at %s knows %s at %s with other data (birth %s, here %s): if its disk was replaced or emptied, an operator must admit it: failoverctl members replace %s; if the cluster has never run, empty the data directories of all its nodes",
-				peer.Cluster, peerText(address, peer), f.Node, f.Address, f.Birth, self.Birth, self.Node)
+			return fmt.Sprintf("this node has no data, but cluster %s at %s knows %s at %s with other data (birth %s, here %s): if its disk was replaced or emptied, an operator must admit it: failoverctl members replace %s %s %s; if the cluster has never run, empty the data directories of all its nodes",
+				peer.Cluster, peerText(address, peer), f.Node, f.Address, f.Birth, self.Birth, f.Node, self.Node, self.Address)
 		case f.Node == self.Node:
-			return fmt.Sprintf("cluster %s at %s has a node %s already, at %s: give this node another name, or admit it in the other's place: failoverctl members replace %s",
-				peer.Cluster, peerText(address, peer), f.Node, f.Address, self.Node)
+			return fmt.Sprintf("cluster %s at %s has a node %s already, at %s: give this node another name, or admit it in the other's place: failoverctl members replace %s %s %s",
+				peer.Cluster, peerText(address, peer), f.Node, f.Address, f.Node, self.Node, self.Address)
 		case f.Address == self.Address:
-			return fmt.Sprintf("cluster %s at %s knows this node's address %s as that of %s: correct the name or the address in the node's file, or admit it in the other's place: failoverctl members replace %s",
-				peer.Cluster, peerText(address, peer), f.Address, f.Node, f.Node)
+			return fmt.Sprintf("cluster %s at %s knows this node's address %s as that of %s: correct the name or the address in the node's file, or admit it in the other's place: failoverctl members replace %s %s %s",
+				peer.Cluster, peerText(address, peer), f.Address, f.Node, f.Node, self.Node, self.Address)
 		}
 	}
 	return fmt.Sprintf("cluster %s at %s does not know this node: an operator must admit it: failoverctl members add %s %s", peer.Cluster, peerText(address, peer), self.Node, self.Address)
