@@ -143,7 +143,7 @@ func (s *stableStore) GetUint64(key []byte) (uint64, error) {
 // parked, and afterwards told that all is well: raft panics otherwise, and
 // nothing it does can leave the node any more.
 func (s *stableStore) save(b ballot) error {
-	err := s.do("write term and vote", true, func() error { return s.inner.Set([]byte(keyBallot), b.encode()) })
+	err := s.do("write term and vote", func() error { return s.inner.Set([]byte(keyBallot), b.encode()) })
 	if errors.Is(err, errStopping) {
 		return nil
 	}

@@ -336,6 +336,36 @@ func TestNothingIsWrittenAfterAFailedWrite(t *testing.T) {
 	}
 }
 
+// TestAHungReadCountsToo: a page that is not in memory is read from the disk.
+func TestAHungReadCountsToo(t *testing.T) {
+	slow := &slowRead{goOn: make(chan struct{})}
+	g := &guarded{inner: slow, watch: newWatch(20 * time.Millisecond), verdict: newVerdict()}
+	done := make(chan error, 1)
+	go func() { done <- logStore{g}.GetLog(7, new(raft.Log)) }()
+	<-g.watch.changed
+	if _, stalled := g.watch.stalled(); !stalled {
+		t.Error("not stalled")
+	}
+	close(slow.goOn)
+	if err := <-done; !errors.Is(err, raft.ErrLogNotFound) {
+		t.Errorf("%v", err)
+	}
+	<-g.watch.changed
+	if _, stalled := g.watch.stalled(); stalled {
+		t.Error("still stalled")
+	}
+}
+
+type slowRead struct {
+	backing
+	goOn chan struct{}
+}
+
+func (s *slowRead) GetLog(uint64, *raft.Log) error {
+	<-s.goOn
+	return raft.ErrLogNotFound
+}
+
 type unreadable struct{ backing }
 
 func (*unreadable) GetLog(index uint64, log *raft.Log) error {

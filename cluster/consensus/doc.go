@@ -3,16 +3,17 @@
 //
 // A tour. Directory (directory.go) is the locked data directory: who this node
 // is, which cluster its data belongs to, whether a store existed here before.
-// RunFounding (found.go over the decision in founding.go) turns blank directories into one cluster,
-// never two. Open starts a Node on such a directory. Node.Propose appends a
-// command and returns what applying it gave; Node.Leaderships hands out every
-// leadership of this node as a context that ends with it.
+// RunFounding (found.go, its decisions in founding.go) turns blank directories
+// into one cluster, never two. Open starts a Node on such a directory.
+// Node.Propose appends a command and returns what applying it gave;
+// Node.Leaderships hands out every leadership of this node as a context that
+// ends with it.
 //
 // What stands between raft and the outside:
 //
 //	command.go     a command as a versioned envelope of strict JSON
 //	machine.go     raft's FSM over a Machine; an entry that cannot be read ends the node's part
-//	store.go       the log store: a checksum per entry, a watch on the time each write takes,
+//	store.go       the log store: a checksum per entry, a watch on the time each access takes,
 //	               and no second write after one that failed
 //	ballot.go      term and vote in one record, so that a crash cannot mix two terms
 //	snapshots.go   an older snapshot is never installed over newer state

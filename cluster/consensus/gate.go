@@ -65,7 +65,7 @@ func (g *gate) shut() error {
 		return fmt.Errorf("%w: this node gives its leadership up", errShut)
 	}
 	if since, stalled := g.watch.stalled(); stalled {
-		return fmt.Errorf("%w: a write to the disk has been stuck for %v", errShut, since)
+		return fmt.Errorf("%w: an access to the disk has been stuck for %v", errShut, since)
 	}
 	return nil
 }

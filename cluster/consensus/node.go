@@ -177,7 +177,7 @@ func (n *Node) listen(self cluster.Identity) (*stream, error) {
 // new start helps stands in the error's text.
 func (n *Node) Fatal() <-chan error { return n.verdict.out }
 
-// DiskStalled is how long the oldest write to the store has been under way,
+// DiskStalled is how long the oldest access to the store has been under way,
 // and whether that is past the limit.
 func (n *Node) DiskStalled() (since time.Duration, stalled bool) { return n.watch.stalled() }
 

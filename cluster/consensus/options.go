@@ -41,7 +41,7 @@ type Options struct {
 	TLS *tls.Config
 
 	Timing Timing
-	// DiskLimit is the age from which a write to the disk counts as stuck: a
+	// DiskLimit is the age from which an access to the disk counts as stuck: a
 	// leader then stops sending, and a peer takes over. Default 1 s.
 	DiskLimit time.Duration
 	// CheckLimit bounds the reading through of the store at the start; beyond

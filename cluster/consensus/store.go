@@ -24,7 +24,7 @@ type backing interface {
 	raft.StableStore
 }
 
-// guarded stands between raft and a store. It times the writes, turns page
+// guarded stands between raft and a store. It times the calls, turns page
 // faults and panics of the store into errors, and after the first error never
 // touches the store again.
 type guarded struct {
@@ -36,12 +36,12 @@ type guarded struct {
 // do runs one call. The first error other than raft.ErrLogNotFound ends the
 // node's part; the caller is then parked, since raft panics on a term that
 // cannot be saved and on an entry that cannot be read, and retries the rest.
-func (g *guarded) do(what string, isWrite bool, call func() error) error {
+func (g *guarded) do(what string, call func() error) error {
 	if g.verdict.reached() != nil {
 		g.verdict.park()
 		return errStopping
 	}
-	err := g.timed(isWrite, call)
+	err := g.timed(call)
 	if err == nil || errors.Is(err, raft.ErrLogNotFound) {
 		return err
 	}
@@ -50,10 +50,9 @@ func (g *guarded) do(what string, isWrite bool, call func() error) error {
 	return errStopping
 }
 
-func (g *guarded) timed(isWrite bool, call func() error) error {
-	if isWrite {
-		defer g.watch.begin()()
-	}
+// timed times reads as well as writes: a page that is not in memory hangs too.
+func (g *guarded) timed(call func() error) error {
+	defer g.watch.begin()()
 	return caught(call)
 }
 
@@ -82,19 +81,19 @@ func (l logStore) IsMonotonic() bool { return true }
 
 // FirstIndex returns the first index written, 0 for none.
 func (l logStore) FirstIndex() (index uint64, err error) {
-	err = l.do("read the first index", false, func() (err error) { index, err = l.inner.FirstIndex(); return err })
+	err = l.do("read the first index", func() (err error) { index, err = l.inner.FirstIndex(); return err })
 	return index, err
 }
 
 // LastIndex returns the last index written, 0 for none.
 func (l logStore) LastIndex() (index uint64, err error) {
-	err = l.do("read the last index", false, func() (err error) { index, err = l.inner.LastIndex(); return err })
+	err = l.do("read the last index", func() (err error) { index, err = l.inner.LastIndex(); return err })
 	return index, err
 }
 
 // GetLog reads an entry and checks it.
 func (l logStore) GetLog(index uint64, log *raft.Log) error {
-	return l.do("read an entry", false, func() error { return readEntry(l.inner, index, log) })
+	return l.do("read an entry", func() error { return readEntry(l.inner, index, log) })
 }
 
 // StoreLog writes one entry.
@@ -106,12 +105,12 @@ func (l logStore) StoreLogs(logs []*raft.Log) error {
 	for i, log := range logs {
 		sealed[i] = seal(log)
 	}
-	return l.do("write entries", true, func() error { return l.inner.StoreLogs(sealed) })
+	return l.do("write entries", func() error { return l.inner.StoreLogs(sealed) })
 }
 
 // DeleteRange deletes the entries from first to last, both included.
 func (l logStore) DeleteRange(first, last uint64) error {
-	return l.do("delete entries", true, func() error { return l.inner.DeleteRange(first, last) })
+	return l.do("delete entries", func() error { return l.inner.DeleteRange(first, last) })
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
