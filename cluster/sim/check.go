@@ -74,6 +74,13 @@ func (c *checker) started(n *node, service string, s *serving) {
 	case n.session != s.session:
 		c.w.fail("I3: %s starts %s under session %d with a lease of session %d", n.name, service, s.session, n.session)
 	}
+	if svc := c.ref.Services[service]; svc != nil {
+		if g := svc.Grant(s.epoch); g != nil && g.Kind == state.KindHandOver {
+			if from := svc.Grant(g.From); from != nil && from.Over == "" {
+				c.w.stats.Told++
+			}
+		}
+	}
 	c.newest[service] = max(c.newest[service], s.epoch)
 }
 
@@ -138,6 +145,8 @@ func (c *checker) committed(leader *node, log []entry, to uint64) {
 		c.log = append(c.log, e)
 		if e.cmd != nil {
 			c.decided(i, e)
+		} else if i > 1 {
+			c.w.stats.Changes++
 		}
 		if c.w.bad != "" {
 			return
@@ -147,6 +156,7 @@ func (c *checker) committed(leader *node, log []entry, to uint64) {
 
 // decided applies a committed entry to the reference and checks what it does.
 func (c *checker) decided(i uint64, e entry) {
+	c.repeated(e.cmd)
 	res := c.ref.Apply(i, e.term, e.cmd)
 	c.w.say("committed %d: %s%s", i, commandText(e.cmd), refusedText(res))
 	if err := c.ref.Check(); err != nil {
@@ -174,6 +184,26 @@ func (c *checker) decided(i uint64, e entry) {
 		c.grant(cmd.Service, cmd.Epoch, cmd.ToNode)
 	case state.Released:
 		c.released(cmd)
+	}
+}
+
+// repeated counts what a node says once more though it is known already.
+func (c *checker) repeated(cmd state.Command) {
+	known := false
+	switch cmd := cmd.(type) {
+	case state.Released:
+		if svc := c.ref.Services[cmd.Service]; svc != nil {
+			g := svc.Grant(cmd.Epoch)
+			known = g == nil || g.Over != ""
+		}
+	case state.OpenSession:
+		s := c.ref.OpenSession(cmd.Node)
+		known = s != nil && s.BootID == cmd.BootID
+	case state.Started:
+		known = c.ready[cmd.Nonce] != 0
+	}
+	if known {
+		c.w.stats.Repeated++
 	}
 }
 
@@ -215,6 +245,7 @@ func (c *checker) end(cmd state.EndSession) {
 		c.ended[s.ID] = true
 		c.expired(n, s)
 	case state.ProofVouched:
+		c.w.stats.Vouched++
 		if n.on && n.bootID() == s.BootID {
 			c.w.fail("an operator vouched falsely for %s: the simulation is wrong", n.name)
 		}
@@ -273,7 +304,6 @@ func (c *checker) grant(service string, epoch uint64, node string) {
 
 // released checks that the word of a release is true, and will stay so.
 func (c *checker) released(cmd state.Released) {
-	c.w.stats.Released++
 	n := c.w.byName[cmd.Node]
 	e := epochOf{cmd.Service, cmd.Epoch}
 	if r := n.running[cmd.Service]; r != nil && r.epoch == cmd.Epoch {

@@ -89,6 +89,7 @@ func (d *daemon) adopt(sameBoot bool) {
 		own := sameBoot && r.boot == d.n.boot && r.session == s.id
 		if runs := d.n.running[r.service]; own && d.left() > 0 && runs != nil && runs.epoch == r.epoch {
 			u.phase = decide.PhaseRunning
+			d.w.stats.Adopted++
 			d.w.say("%s adopts %s %d", d.n.name, r.service, r.epoch)
 			u.watch()
 		}
@@ -168,7 +169,7 @@ func (d *daemon) round(which uint64) {
 			d.renewAt(d, session, nonce, seq, conf.ID)
 			continue
 		}
-		d.w.datagram(d.n, to, func(other *daemon) { d.renewAt(other, session, nonce, seq, conf.ID) })
+		d.w.datagram(d.n, to, ofLease, func(other *daemon) { d.renewAt(other, session, nonce, seq, conf.ID) })
 	}
 	d.after(d.w.timing.renew, func() { d.round(which) })
 }
@@ -179,7 +180,7 @@ func (d *daemon) renewAt(voter *daemon, session, nonce, seq, config uint64) {
 	if ok {
 		d.w.check.renewed(voter, session)
 	}
-	d.w.datagram(voter.n, d.n, func(now *daemon) {
+	d.w.datagram(voter.n, d.n, ofLease, func(now *daemon) {
 		if ok {
 			now.gotOK(voter.n.name, session, nonce, seq)
 		} else {

@@ -40,6 +40,25 @@ var faults = map[string]action{
 		}
 		w.after(it.lasts, w.mend)
 	}},
+	"one kind": {weight: 5, fault: true, do: func(w *world, it item) {
+		l := link{only: []traffic{ofLog, ofLease, ofOthers}[it.arg%3]}
+		switch it.arg / 3 % 3 {
+		case 0:
+			l.cut = true
+		case 1:
+			l.slow = it.lasts / 2
+		default:
+			l.loss = 30
+		}
+		for i := range w.nodes {
+			for j := range w.nodes {
+				if it.arg/9%2 == 0 || i == it.node || j == it.node {
+					w.links[i][j] = l
+				}
+			}
+		}
+		w.after(it.lasts, w.mend)
+	}},
 	"freeze":  {weight: 5, fault: true, do: func(w *world, it item) { w.nodes[it.node].freeze(it.lasts) }},
 	"suspend": {weight: 3, fault: true, do: func(w *world, it item) { w.nodes[it.node].suspend(it.lasts) }},
 	"slew": {weight: 2, fault: true, do: func(w *world, it item) {

@@ -203,13 +203,13 @@ func stamped(cmd state.Command, by state.Stamp) state.Command {
 func (d *daemon) ask(session uint64, closed bool) {
 	for _, v := range d.raft.conf.Voters {
 		to := d.w.byName[v]
-		d.w.datagram(d.n, to, func(other *daemon) {
+		d.w.datagram(d.n, to, ofLease, func(other *daemon) {
 			age, standing := other.voter.Age(session)
 			if standing == lease.StandingNone || closed && standing != lease.StandingClosed {
 				return
 			}
 			d.w.check.answered(other, session)
-			d.w.datagram(to, d.n, func(now *daemon) {
+			d.w.datagram(to, d.n, ofLease, func(now *daemon) {
 				if now == d {
 					now.heardAge(v, session, age, standing)
 				}

@@ -90,6 +90,11 @@ func (n *node) extend(session uint64, until clock.Reading) {
 	n.rearm()
 }
 
+// guarded reports whether the guard has a deadline of the session that has not passed.
+func (n *node) guarded(session uint64) bool {
+	return n.leased && n.session == session && clock.Left(n.Now(), n.deadline) > 0
+}
+
 // ends is the true time at which the deadline passes or passed, as the clocks go now.
 func (n *node) ends() time.Duration {
 	now := n.Now()

@@ -139,7 +139,7 @@ func (d *daemon) tell(a decide.Act) {
 	to := d.w.byName[a.To]
 	told := *a.Tell
 	d.w.say("%s tells %s that %s %d has stopped", d.n.name, a.To, a.Service, told.From)
-	d.w.datagram(d.n, to, func(other *daemon) {
+	d.w.datagram(d.n, to, ofOthers, func(other *daemon) {
 		other.told[told] = true
 		other.poke()
 	})

@@ -7,17 +7,33 @@ type link struct {
 	cut  bool
 	loss int           // of a hundred
 	slow time.Duration // the longest delay besides the usual one
+
+	// only is what the faults above are about; empty: everything.
+	only traffic
 }
+
+// traffic is a kind of message: they go by ports of their own, and a fault may
+// be about one of them.
+type traffic string
+
+const (
+	ofLog    traffic = "log"    // Raft
+	ofLease  traffic = "lease"  // renewals and ages
+	ofOthers traffic = "others" // calls between nodes
+)
 
 // usual is the longest delay of a link that is well.
 const usual = 2 * ms
 
 // way is the time that a message takes, or false when it is lost.
-func (w *world) way(from, to *node) (time.Duration, bool) {
+func (w *world) way(from, to *node, kind traffic) (time.Duration, bool) {
 	if from == to {
 		return w.upTo(100 * us), true
 	}
 	l := &w.links[from.i][to.i]
+	if l.only != "" && l.only != kind {
+		return 100*us + w.upTo(usual), true
+	}
 	if l.cut || l.loss > 0 && w.rnd.IntN(100) < l.loss {
 		return 0, false
 	}
@@ -30,13 +46,13 @@ func (w *world) way(from, to *node) (time.Duration, bool) {
 
 // datagram hands something to whatever daemon runs on a node when it arrives. It
 // may be lost, late, and now and then arrive twice.
-func (w *world) datagram(from, to *node, take func(*daemon)) {
+func (w *world) datagram(from, to *node, kind traffic, take func(*daemon)) {
 	times := 1
 	if from != to && w.chance(100) {
 		times = 2
 	}
 	for range times {
-		if d, ok := w.way(from, to); ok {
+		if d, ok := w.way(from, to, kind); ok {
 			w.after(d, func() { to.receive(take) })
 		}
 	}
@@ -99,14 +115,14 @@ func (d *daemon) call(to *node, limit time.Duration, ask func(other *daemon, rep
 		}
 	}
 	d.after(limit, func() { once(failed) })
-	wait, ok := d.w.way(d.n, to)
+	wait, ok := d.w.way(d.n, to, ofOthers)
 	if !ok {
 		return
 	}
 	d.w.after(wait, func() {
 		to.receive(func(other *daemon) {
 			ask(other, func(answer func()) {
-				if back, ok := d.w.way(to, d.n); ok {
+				if back, ok := d.w.way(to, d.n, ofOthers); ok {
 					d.after(back, func() { once(answer) })
 				}
 			})

@@ -127,11 +127,11 @@ func (d *daemon) campaign() {
 			continue
 		}
 		to := d.w.byName[v]
-		d.w.datagram(d.n, to, func(other *daemon) {
+		d.w.datagram(d.n, to, ofLog, func(other *daemon) {
 			if !other.vote(d.n.name, term, last, lastTerm) {
 				return
 			}
-			d.w.datagram(to, d.n, func(now *daemon) {
+			d.w.datagram(to, d.n, ofLog, func(now *daemon) {
 				if now == d && c.candidate && r.term == term {
 					c.votes[v] = true
 					d.maybeLead()
@@ -277,12 +277,12 @@ func (d *daemon) send(to *node) {
 	if len(list) > 0 {
 		p.next = prev + uint64(len(list)) + 1
 	}
-	d.w.datagram(d.n, to, func(other *daemon) {
+	d.w.datagram(d.n, to, ofLog, func(other *daemon) {
 		ok, theirs, at := other.append(d.n.name, term, prev, prevTerm, list, committed)
 		if theirs == 0 {
 			return // it cannot answer now
 		}
-		d.w.datagram(to, d.n, func(now *daemon) {
+		d.w.datagram(to, d.n, ofLog, func(now *daemon) {
 			if now == d {
 				d.appended(to, term, ok, theirs, at)
 			}

@@ -25,8 +25,11 @@ func TestSeeds(t *testing.T) {
 	}
 	var mu sync.Mutex
 	var total Stats
+	ran := 0
 	var work sync.WaitGroup
 	next := make(chan uint64)
+	enough := make(chan struct{}) // one broken seed says enough: to shorten it takes a while
+	var once sync.Once
 	begun := time.Now()
 	for range 2 {
 		work.Go(func() {
@@ -34,20 +37,27 @@ func TestSeeds(t *testing.T) {
 				res := Run(Options{Seed: seed})
 				mu.Lock()
 				total.add(res.Stats)
+				ran++
 				mu.Unlock()
 				if res.Bad != "" {
+					once.Do(func() { close(enough) })
 					t.Error(account(seed, res))
 				}
 			}
 		})
 	}
+feed:
 	for i := range uint64(*seeds) {
-		next <- *first + i
+		select {
+		case next <- *first + i:
+		case <-enough:
+			break feed
+		}
 	}
 	close(next)
 	work.Wait()
 	took := time.Since(begun)
-	t.Logf("%d seeds from %d: %.1f h simulated, %.0f times real time", *seeds, *first, total.Simulated.Hours(), total.Simulated.Seconds()/took.Seconds())
+	t.Logf("%d seeds from %d: %.1f h simulated, %.0f times real time", ran, *first, total.Simulated.Hours(), total.Simulated.Seconds()/took.Seconds())
 	t.Logf("%+v", total)
 	if *seeds < 50 || t.Failed() {
 		return

@@ -113,14 +113,15 @@ const (
 	cutShort = "cut short"
 )
 
-// start starts what serves, unless the lease ran out meanwhile.
+// start starts what serves, unless the lease ran out meanwhile. The guard starts
+// nothing past the deadline that it was told; that is no fault of the service.
 func (u *unit) start(done func(failed string)) {
 	d := u.d
 	switch {
 	case u.wasCut:
 		done(cutShort)
 		return
-	case d.left() <= 0:
+	case d.left() <= 0 || !d.n.guarded(d.session):
 		done(lapsed)
 		return
 	}

@@ -64,29 +64,31 @@ type Options struct {
 type Stats struct {
 	Simulated time.Duration
 	Events    int
+	Faults    int // what the plan made happen, orders included
+	Crashes   int // deaths of a daemon
 	Terms     int
+	Changes   int // of the voters
 	Grants    int // epochs given
 	Handovers int // of those, planned
+	Told      int // of those, begun on the giver's word
+	Adopted   int // services that a restarted daemon found running
 	Closed    int // sessions closed
 	Expired   int // sessions ended by expiry
-	Released  int // epochs ended by their release
-	Faults    int
-	Crashes   int
+	Vouched   int // sessions ended on an operator's word
 	Hasty     int // sessions closed as silent though their lease was good
+	Repeated  int // entries that say again what is known
 }
 
 func (s *Stats) add(o Stats) {
 	s.Simulated += o.Simulated
-	s.Events += o.Events
-	s.Terms += o.Terms
-	s.Grants += o.Grants
-	s.Handovers += o.Handovers
-	s.Closed += o.Closed
-	s.Expired += o.Expired
-	s.Released += o.Released
-	s.Faults += o.Faults
-	s.Crashes += o.Crashes
-	s.Hasty += o.Hasty
+	for _, p := range []struct{ to, from *int }{
+		{&s.Events, &o.Events}, {&s.Faults, &o.Faults}, {&s.Crashes, &o.Crashes}, {&s.Terms, &o.Terms},
+		{&s.Changes, &o.Changes}, {&s.Grants, &o.Grants}, {&s.Handovers, &o.Handovers}, {&s.Told, &o.Told},
+		{&s.Adopted, &o.Adopted}, {&s.Closed, &o.Closed}, {&s.Expired, &o.Expired}, {&s.Vouched, &o.Vouched},
+		{&s.Hasty, &o.Hasty}, {&s.Repeated, &o.Repeated},
+	} {
+		*p.to += *p.from
+	}
 }
 
 // Result is the outcome of a run.
