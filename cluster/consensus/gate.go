@@ -27,10 +27,11 @@ type gate struct {
 	watch   *watch
 	verdict *verdict
 
-	rpcs chan raft.RPC // to raft
-	stop chan struct{}
-	once sync.Once
-	wait sync.WaitGroup
+	rpcs  chan raft.RPC // to raft
+	began chan struct{} // closed once raft runs
+	stop  chan struct{}
+	once  sync.Once
+	wait  sync.WaitGroup
 
 	raft atomic.Pointer[raft.Raft] // set once it runs
 	// silent shuts the gate for sending, so that raft steps down.
@@ -45,7 +46,7 @@ type gate struct {
 func newGate(inner *raft.NetworkTransport, s *stream, w *watch, v *verdict, election time.Duration) *gate {
 	g := &gate{
 		inner: inner, stream: s, watch: w, verdict: v, election: election,
-		rpcs: make(chan raft.RPC), stop: make(chan struct{}),
+		rpcs: make(chan raft.RPC), began: make(chan struct{}), stop: make(chan struct{}),
 	}
 	g.wait.Add(2)
 	go g.forward()
@@ -53,8 +54,11 @@ func newGate(inner *raft.NetworkTransport, s *stream, w *watch, v *verdict, elec
 	return g
 }
 
-// begin lets the gate ask raft for its indexes.
-func (g *gate) begin(r *raft.Raft) { g.raft.Store(r) }
+// begin lets requests in, now that raft can be asked for its indexes.
+func (g *gate) begin(r *raft.Raft) {
+	g.raft.Store(r)
+	close(g.began)
+}
 
 // shut says why nothing may be sent now, or nil.
 func (g *gate) shut() error {
@@ -154,6 +158,11 @@ func (g *gate) Close() error {
 // forward hands the other nodes' requests to raft, one after the other.
 func (g *gate) forward() {
 	defer g.wait.Done()
+	select {
+	case <-g.began:
+	case <-g.stop:
+		return
+	}
 	for {
 		select {
 		case rpc := <-g.inner.Consumer():
@@ -204,7 +213,7 @@ func (g *gate) pass(rpc raft.RPC) bool {
 // node of one name.
 func (g *gate) impostor(h raft.RPCHeader) error {
 	r := g.raft.Load()
-	if r == nil || len(h.ID) == 0 {
+	if len(h.ID) == 0 {
 		return nil
 	}
 	for _, s := range r.GetConfiguration().Configuration().Servers {
@@ -220,7 +229,7 @@ func (g *gate) impostor(h raft.RPCHeader) error {
 // and sets what it has applied and its configuration back to that.
 func (g *gate) install(rpc raft.RPC, req *raft.InstallSnapshotRequest) {
 	r := g.raft.Load()
-	if r != nil && req.Term == r.CurrentTerm() && req.LastLogIndex <= r.AppliedIndex() {
+	if req.Term == r.CurrentTerm() && req.LastLogIndex <= r.AppliedIndex() {
 		// All that is in it is on this disk and applied: that is what success
 		// tells the leader, which may have missed the answer to the first sending.
 		g.answer(rpc, &raft.InstallSnapshotResponse{Term: req.Term, Success: true}, nil)
@@ -253,7 +262,7 @@ func (g *gate) install(rpc raft.RPC, req *raft.InstallSnapshotRequest) {
 // lack what is committed, and could append nothing. A new start knows better.
 func (g *gate) outgrown(r *raft.Raft, req *raft.InstallSnapshotRequest, a raft.RPCResponse) {
 	resp, ok := a.Response.(*raft.InstallSnapshotResponse)
-	if r == nil || !ok || !resp.Success || r.LastIndex() <= req.LastLogIndex {
+	if !ok || !resp.Success || r.LastIndex() <= req.LastLogIndex {
 		return
 	}
 	g.verdict.reach(fmt.Errorf("%w: the leader's snapshot replaced a log that was longer, and never committed: start failoverd again, its data is good", ErrRestart))
