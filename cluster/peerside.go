@@ -4,10 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"slices"
 	"time"
 
 	"github.com/failoverd/failoverd/cluster/clock"
+	"github.com/failoverd/failoverd/cluster/decide"
 	"github.com/failoverd/failoverd/cluster/state"
 )
 
@@ -100,24 +100,32 @@ func (n *Node) Report(context.Context) (Report, error) {
 		Node: n.Self, Index: n.Voter.View().Index, Ready: n.Voter.Ready(), Session: session,
 		LeaseLeft: max(n.Renewals.Left(), 0), Version: n.SoftwareVersion, Alarms: n.alarms(), MACs: ownMACs(),
 	}
-	units := n.allUnits()
-	slices.SortFunc(units, func(a, b *unit) int { return compare(a.name, b.name) })
-	for _, u := range units {
-		if rep := u.report(); rep.Epoch != 0 {
+	st := n.Voter.View()
+	for _, name := range sortedNames(st.Services) {
+		if rep, tell := n.reportOn(st.Services[name]); tell {
 			r.Services = append(r.Services, rep)
 		}
 	}
 	return r, nil
 }
 
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
+// reportOn is this node's account of one service; tell is false when there is nothing to say.
+func (n *Node) reportOn(svc *state.Service) (rep ServiceReport, tell bool) {
+	n.mu.Lock()
+	u := n.units[svc.Name]
+	n.mu.Unlock()
+	if u != nil {
+		rep = u.report()
 	}
-	return 0
+	if rep.Epoch == 0 {
+		rep = ServiceReport{Name: svc.Name, State: string(decide.PhaseStopped)}
+	}
+	if !svc.Removed && n.Role.Holds() {
+		if err := n.Builder.Able(svc.Spec); err != nil {
+			rep.Unable = err.Error()
+		}
+	}
+	return rep, rep.Epoch != 0 || rep.Unable != ""
 }
 
 // Restart makes this daemon start anew; its services go on under their lease.
@@ -253,6 +261,11 @@ func (n *Node) ask(ctx context.Context, limit time.Duration) {
 			answers <- answer{name, rep, err}
 		}()
 	}
+	if own, err := n.Report(ctx); err == nil {
+		n.mu.Lock()
+		n.reports[n.Self] = heardOf{Report: own, at: n.Clock.Now()}
+		n.mu.Unlock()
+	}
 	for range asked {
 		a := <-answers
 		n.mu.Lock()
@@ -294,13 +307,11 @@ func (n *Node) recent(node string) (Report, bool) {
 	return r.Report, true
 }
 
-// unable gathers what nodes say they could not run, newer than the log may know.
+// unable gathers, by service and node, why nodes say that they could not run it.
 func (n *Node) unable() map[string]map[string]string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	out := map[string]map[string]string{}
-	for node, r := range n.reports {
-		for _, s := range r.Services {
+	tell := func(node string, services []ServiceReport) {
+		for _, s := range services {
 			if s.Unable == "" {
 				continue
 			}
@@ -309,6 +320,11 @@ func (n *Node) unable() map[string]map[string]string {
 			}
 			out[s.Name][node] = s.Unable
 		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for node, r := range n.reports {
+		tell(node, r.Services)
 	}
 	return out
 }

@@ -66,6 +66,9 @@ type Origin struct {
 // Builder makes the resources of a service, in start order. Building touches nothing outside.
 type Builder interface {
 	Build(spec state.Spec, origin Origin) ([]Resource, error)
+	// Able says why this host could not run the service, as far as can be told
+	// without starting it: a command that is not allowed, an interface that is not there.
+	Able(spec state.Spec) error
 }
 
 // Consensus is the replicated log as a node needs it.

@@ -441,6 +441,8 @@ func (b *fakeBuilder) Build(spec state.Spec, _ Origin) ([]Resource, error) {
 	return out, nil
 }
 
+func (b *fakeBuilder) Able(state.Spec) error { return nil }
+
 type fakeResource struct {
 	h             *host
 	service, name string

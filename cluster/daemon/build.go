@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -35,6 +36,17 @@ func (b *builder) Build(spec state.Spec, o cluster.Origin) ([]cluster.Resource, 
 		out = append(out, built)
 	}
 	return out, nil
+}
+
+// Able checks commands and interfaces.
+func (b *builder) Able(spec state.Spec) error {
+	errs := []error{b.d.cfg.CheckCommands([]state.Spec{spec})}
+	for _, r := range spec.Resources {
+		if r.VIP != nil {
+			errs = append(errs, vip.CheckInterface(r.VIP.Interface))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (b *builder) one(r state.Resource, origin service.Origin) (cluster.Resource, error) {
