@@ -19,6 +19,7 @@ func (n *Node) memberLoop(ctx context.Context) {
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
 	counted := false // whether a state has named this node
+	hesitates := false
 	for {
 		at := n.Clock.Now()
 		n.looked.Store(&at)
@@ -35,6 +36,7 @@ func (n *Node) memberLoop(ctx context.Context) {
 			n.act(st, a)
 		}
 		n.foresee(st)
+		hesitates = n.hesitate(hesitates)
 		if n.readyIn(st) {
 			n.refreshJournal(st)
 		}
@@ -47,6 +49,23 @@ func (n *Node) memberLoop(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+// hesitate makes a node that holds something slower to stand for election: a
+// leader's death then costs the services that it does not hold nothing.
+func (n *Node) hesitate(now bool) bool {
+	holds := false
+	for _, u := range n.allUnits() {
+		holds = holds || u.holding()
+	}
+	if holds == now {
+		return now
+	}
+	if err := n.consensus().Hesitate(holds); err != nil {
+		n.Log.Debug("election timing not changed", "err", err)
+		return now
+	}
+	return holds
 }
 
 // memberView gathers what this node knows of itself.

@@ -84,6 +84,8 @@ type Consensus interface {
 	Servers() []Server
 	// DiskStalled is for how long a write to this node's disk has been stuck.
 	DiskStalled() (time.Duration, bool)
+	// Hesitate makes this node slower to stand for election, or as fast as others again.
+	Hesitate(on bool) error
 	AddNonvoter(ctx context.Context, name, address string) error
 	Promote(ctx context.Context, name, address string) error
 	Demote(ctx context.Context, name string) error

@@ -288,6 +288,7 @@ func (c fakeConsensus) Servers() []Server {
 	return out
 }
 func (c fakeConsensus) DiskStalled() (time.Duration, bool)                { return 0, false }
+func (c fakeConsensus) Hesitate(bool) error                               { return nil }
 func (c fakeConsensus) AddNonvoter(context.Context, string, string) error { return nil }
 func (c fakeConsensus) Promote(context.Context, string, string) error     { return nil }
 func (c fakeConsensus) Demote(context.Context, string) error              { return nil }
