@@ -248,6 +248,17 @@ func (h *Host) In(fn func() error) error {
 	return inNet(ns, fn)
 }
 
+// Dial connects from the host, as net.Dialer.DialContext does from here.
+func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	var conn net.Conn
+	err := h.In(func() (err error) {
+		// A literal address is dialled on the calling thread, which is inside.
+		conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
+}
+
 // Running is a process that the lab started on a host.
 type Running struct {
 	cmd  *exec.Cmd
