@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -383,5 +384,82 @@ func TestBadApply(t *testing.T) {
 			}
 			return nothingLeft(holder, "pet")
 		})
+	})
+}
+
+// A node that comes with the data of another cluster, as after a disk was put
+// into the wrong machine, is no voter of this one, and changes nothing in it.
+func TestDataOfAnotherCluster(t *testing.T) {
+	ctx := limited(t, 40*time.Second)
+	r := newRig(ctx, t, lab.RigOptions{})
+	holder, _, err := r.Settled(ctx)
+	must(t, err)
+	h := other(r, holder)
+	data := filepath.Join(h.Dir(), "data")
+
+	// The same hosts found a second cluster, with the first one's data kept aside.
+	for _, each := range r.Failoverd.Hosts() {
+		must(t, r.Failoverd.Kill(each))
+		if _, err := each.Signal(syscall.SIGKILL, lab.Guard); err != nil {
+			t.Fatal(err)
+		}
+	}
+	aside := filepath.Join(h.Dir(), "aside")
+	for _, each := range r.Failoverd.Hosts() {
+		eventually(ctx, t, "the end of everything", func() error { return nothingLeft(each, lab.Guard, "pet") })
+		own := filepath.Join(each.Dir(), "data")
+		if each == h {
+			must(t, os.Rename(own, aside))
+		} else {
+			must(t, os.RemoveAll(own))
+		}
+	}
+	must(t, r.Failoverd.Start(r.Failoverd.Hosts()...))
+	_, before, err := r.Failoverd.Settled(ctx, "")
+	must(t, err)
+	if len(before.Services) != 0 {
+		t.Fatalf("a new cluster has services: %+v", before.Services)
+	}
+	second := clusterOf(ctx, t, r.Failoverd, h)
+
+	wipe(ctx, t, r.Failoverd, h)
+	must(t, os.Rename(aside, data))
+	must(t, r.Failoverd.Start(h))
+	var said string
+	eventually(ctx, t, "what is said of it", func() error {
+		said = read(r.Failoverd.LogFile(h))
+		said = said[strings.LastIndex(said, "insecure = true"):]
+		if !strings.Contains(said, second) {
+			return fmt.Errorf("want the cluster %s to be named: %s", second, said)
+		}
+		return nil
+	})
+	t.Logf("it says: %s", last(said, 3))
+	steadily(ctx, t, 3*time.Second, "beside data of another cluster", func() error {
+		for _, each := range r.Failoverd.Hosts() {
+			s, err := status(ctx, r.Failoverd, each, "--local")
+			if each == h {
+				if err == nil && s.VotersUp > 1 {
+					return fmt.Errorf("%s counts %d voters as its own", h, s.VotersUp)
+				}
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if len(s.Services) != 0 || clusterOf(ctx, t, r.Failoverd, each) != second {
+				return fmt.Errorf("%s has the services of another cluster: %+v", each, s.Services)
+			}
+		}
+		return nil
+	})
+	s, err := r.Failoverd.Status(ctx)
+	if err != nil || !s.Quorum {
+		t.Errorf("quorum %v (%v); want the other two to go on", s.Quorum, err)
+	}
+	t.Run("is no voter that answers", func(t *testing.T) {
+		if s.VotersUp != 2 {
+			t.Errorf("%d voters up; what a node of another cluster says of itself is not of this one", s.VotersUp)
+		}
 	})
 }
