@@ -85,12 +85,13 @@ func (n *Node) changeMember(ctx context.Context, led *leadership, r MemberReques
 // addMember lets a node in without a vote; a voter is promoted once it has caught up.
 func (n *Node) addMember(ctx context.Context, led *leadership, r MemberRequest) error {
 	st := n.Voter.View()
-	if st.Nodes[r.Node] != nil {
-		return fmt.Errorf("%w: %s is a member already", ErrRefused, r.Node)
-	}
 	role := r.Role
 	if role == "" {
 		role = state.RoleVoter
+	}
+	known := st.Nodes[r.Node]
+	if known != nil && (known.Role != role || n.admitted(r.Node, role)) {
+		return fmt.Errorf("%w: %s is a member already", ErrRefused, r.Node)
 	}
 	id, err := n.identityAt(ctx, r.Address)
 	if err != nil {
@@ -99,6 +100,8 @@ func (n *Node) addMember(ctx context.Context, led *leadership, r MemberRequest) 
 	switch {
 	case id.Node != r.Node:
 		return fmt.Errorf("%w: the node at %s calls itself %q, not %q", ErrRefused, r.Address, id.Node, r.Node)
+	case known != nil && (known.Birth != id.Birth || known.Address != r.Address):
+		return fmt.Errorf("%w: another %s is a member already, at %s; failoverctl members replace %s %s %s puts this one in its place", ErrRefused, r.Node, known.Address, r.Node, r.Node, r.Address)
 	case id.Cluster != "" && id.Cluster != st.Cluster.ID:
 		return fmt.Errorf("%w: %s has the data of another cluster (%s); move its data directory aside first", ErrRefused, r.Node, id.Cluster)
 	}
@@ -112,6 +115,12 @@ func (n *Node) addMember(ctx context.Context, led *leadership, r MemberRequest) 
 		return nil
 	}
 	return n.giveVote(ctx, led, r.Node, r.Address)
+}
+
+// admitted reports whether an addition under that role was carried through. One
+// that lost its leader half way is taken up again by whoever asks again.
+func (n *Node) admitted(name string, role state.Role) bool {
+	return slices.ContainsFunc(n.consensus().Servers(), func(s Server) bool { return s.Name == name && s.Votes == role.Votes() })
 }
 
 func (n *Node) identityAt(ctx context.Context, address string) (Identity, error) {
