@@ -229,16 +229,6 @@ func (o outcome) mustSay(t *testing.T, code int, words ...string) {
 	}
 }
 
-// event is a line of failoverctl history -o json.
-type event struct {
-	Kind    string `json:"kind"`
-	Service string `json:"service"`
-	Node    string `json:"node"`
-	Epoch   uint64 `json:"epoch"`
-	Text    string `json:"text"`
-	Why     string `json:"why"`
-}
-
 // status asks one host's daemon for the whole account. One without a quorum
 // behind it is an account too, though failoverctl says so with its exit code.
 func status(ctx context.Context, f *lab.Failoverd, h *lab.Host, flags ...string) (lab.Status, error) {

@@ -2,11 +2,11 @@ package sim
 
 import (
 	"bytes"
+	"strings"
 	"time"
 
 	"github.com/failoverd/failoverd/cluster/clock"
 	"github.com/failoverd/failoverd/cluster/decide"
-	"github.com/failoverd/failoverd/cluster/lease"
 	"github.com/failoverd/failoverd/cluster/state"
 )
 
@@ -24,7 +24,6 @@ type checker struct {
 	newest  map[string]uint64  // the newest epoch that was ever started, by service
 	closed  map[uint64]uint64  // the index of each session's close
 	ready   map[uint64]uint64  // the index that recorded each start, by nonce
-	past    []episode          // the latest intervals of serving that are over
 	over    map[uint64]bool    // sessions that have ended
 	ended   map[uint64]bool    // of these, by expiry
 	pressed map[string]int     // epochs given, by service
@@ -34,14 +33,6 @@ type checker struct {
 type epochOf struct {
 	service string
 	epoch   uint64
-}
-
-// episode is an interval in which a node served.
-type episode struct {
-	service  string
-	node     string
-	epoch    uint64
-	from, to time.Duration
 }
 
 func newChecker(w *world) *checker {
@@ -224,6 +215,9 @@ func (c *checker) sessions(i uint64) {
 		c.closed[id] = i
 		c.w.stats.Closed++
 		n := c.w.byName[s.Node]
+		if !strings.Contains(s.Closing, "has not renewed") {
+			continue
+		}
 		if d := n.d; d != nil && d.session == id && !d.leaving && !n.frozen && !n.suspended && d.left() > s.TTL/2 && s.BootID == n.bootID() {
 			c.w.stats.Hasty++
 			c.w.say("hasty: session %d of %s is closed with %s of its lease left", id, s.Node, d.left())
@@ -273,7 +267,7 @@ func (c *checker) expired(n *node, s *state.Session) {
 
 // storm is how many epochs a service may be given in one run before something
 // must be going round in circles.
-const storm = 150
+const storm = 40
 
 // grant checks that every epoch before is over in the reference, and that it is
 // the next one (I2, I4).
@@ -452,5 +446,3 @@ func (c *checker) service(leader *daemon, svc *state.Service) string {
 	}
 	return ""
 }
-
-var _ = lease.Wait

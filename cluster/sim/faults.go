@@ -1,6 +1,10 @@
 package sim
 
-import "time"
+import (
+	"time"
+
+	"github.com/failoverd/failoverd/cluster/state"
+)
 
 // faults are what befalls the machines, the disks and the network.
 var faults = map[string]action{
@@ -132,6 +136,60 @@ var faults = map[string]action{
 		n := w.nodes[it.node]
 		n.broken[it.word] = true
 		w.after(2*it.lasts, func() { delete(n.broken, it.word) })
+	}},
+	// Whoever serves cannot prove that it stops, and is cut off.
+	"stuck": {weight: 3, fault: true, do: func(w *world, it item) {
+		for i, n := range w.nodes {
+			if n.running[it.word] == nil {
+				continue
+			}
+			n.unstop[it.word] = true
+			w.after(6*it.lasts, func() { delete(n.unstop, it.word) })
+			for j := range w.nodes {
+				w.links[i][j].cut, w.links[j][i].cut = true, true
+			}
+		}
+		w.after(it.lasts, w.mend)
+	}},
+	// A snapshot of another node, taken at any time, arrives.
+	"snapshot": {weight: 3, fault: true, do: func(w *world, it item) {
+		kept := w.nodes[it.arg%len(w.nodes)].raft.kept
+		w.nodes[it.node].receive(func(d *daemon) { d.restore(kept) })
+	}},
+	// A proposer that does not know whether its entry was committed asks again.
+	"echo": {weight: 5, fault: true, do: func(w *world, it item) {
+		log := w.check.log
+		for range 8 {
+			at := len(log) - 1 - it.rnd.IntN(min(len(log), 60))
+			switch c := log[at].cmd.(type) {
+			case nil, state.Found, state.LeaderStart, state.Started:
+			case state.EndSession:
+				if c.Proof != state.ProofVouched {
+					w.order(c)
+				}
+			default:
+				w.order(c)
+			}
+		}
+	}},
+	// A leader of another mind: what it proposes may be unwise, never unsafe.
+	"strange leader": {weight: 3, fault: true, do: func(w *world, it item) {
+		d := w.leader()
+		if d == nil {
+			return
+		}
+		st := d.voter.View()
+		svc, to := st.Services[it.word], st.Nodes[names[it.node]]
+		if svc == nil || to == nil {
+			return
+		}
+		w.order(state.GrantService{Service: svc.Name, Epoch: svc.LastEpoch + 1, Node: to.Name, Session: to.Session, Stamp: ann("strange")})
+		for i, g := range svc.Unfinished() {
+			w.order(state.HandOver{
+				Service: svc.Name, From: g.Epoch, FromNode: g.Node, Epoch: svc.LastEpoch + 1 + uint64(i),
+				ToNode: to.Name, ToSession: to.Session, Stamp: ann("strange"),
+			})
+		}
 	}},
 	"dies": {weight: 3, fault: true, do: func(w *world, it item) {
 		for _, n := range w.nodes {

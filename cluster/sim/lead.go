@@ -23,9 +23,8 @@ type leadership struct {
 	keep    []string
 	plan    decide.Plan
 
-	changing  bool // a change of the voters is under way
-	changed   *clock.Reading
-	changedAt uint64
+	changing bool // a change of the voters is under way
+	changed  *clock.Reading
 }
 
 // lead begins when the leader's first entry is applied here.

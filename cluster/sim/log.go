@@ -65,18 +65,27 @@ func (d *daemon) forward(cmd state.Command, done func(state.Result, failure)) {
 // commitTo lets everything up to an index be applied, a little later.
 func (d *daemon) commitTo(index uint64) {
 	c := &d.raft
-	c.committed = index
-	if c.applying {
-		return
+	c.committed = max(c.committed, index)
+	if !c.applying {
+		c.applying = true
+		d.applySoon()
 	}
-	c.applying = true
+}
+
+// applySoon applies a few entries at a time: in between, the node looks at what
+// it has so far, and a restarted one at what is long over.
+func (d *daemon) applySoon() {
+	c := &d.raft
 	lag := d.w.upTo(500 * us)
 	if d.n.lag > 0 {
 		lag += d.w.upTo(d.n.lag)
 	}
 	d.after(lag, func() {
-		c.applying = false
-		d.apply(c.committed)
+		few := c.applied + 1 + uint64(d.w.rnd.IntN(24))
+		d.apply(min(c.committed, few))
+		if c.applying = c.applied < c.committed; c.applying {
+			d.applySoon()
+		}
 	})
 }
 
@@ -110,6 +119,33 @@ func (d *daemon) apply(to uint64) {
 			r.kept = d.voter.Snapshot()
 		}
 	}
+	d.newState()
+}
+
+// restore takes a snapshot that a leader sent, early or late; one that is older
+// than what was applied must be refused.
+func (d *daemon) restore(kept *state.State) {
+	c, r := &d.raft, &d.n.raft
+	switch {
+	case kept == nil || kept.Index > c.committed:
+		return
+	case kept.Index < c.applied:
+		if d.voter.Restore(kept) == nil {
+			d.w.say("%s goes back from entry %d to %d", d.n.name, c.applied, kept.Index)
+		}
+		return
+	case d.voter.Restore(kept) != nil:
+		return
+	}
+	d.w.say("%s restores entry %d", d.n.name, kept.Index)
+	for c.applied < kept.Index {
+		c.applied++
+		if w, ok := c.waiting[c.applied]; ok {
+			delete(c.waiting, c.applied)
+			w.done(state.Result{}, unknown)
+		}
+	}
+	r.kept = kept
 	d.newState()
 }
 

@@ -53,6 +53,34 @@ var orders = map[string]action{
 			w.order(state.SetServices{Services: []state.Spec{spec}, Stamp: ann("needed after all")})
 		})
 	}},
+	// A node is to be removed: its session is closed while it serves and renews.
+	"take away": {weight: 5, do: func(w *world, it item) {
+		if d := w.leader(); d != nil {
+			if s := d.voter.View().OpenSession(names[it.node]); s != nil {
+				w.order(state.CloseSession{Session: s.ID, Stamp: ann("to be removed")})
+			}
+		}
+	}},
+	// The same while the others learn of it late, and their words travel slowly.
+	"take away unheard": {weight: 3, do: func(w *world, it item) {
+		d := w.leader()
+		if d == nil {
+			return
+		}
+		for i, n := range w.nodes {
+			if n != d.n {
+				n.lag = 2 * it.lasts
+				w.links[i][d.n.i] = link{only: ofLease, slow: it.lasts / 2}
+			}
+		}
+		w.after(it.lasts/2, func() { actions["take away"].do(w, it) })
+		w.after(2*it.lasts, func() {
+			for _, n := range w.nodes {
+				n.lag = 0
+			}
+			w.mend()
+		})
+	}},
 	"clean up": {weight: 2, do: func(w *world, it item) { w.order(state.ClearFailures{Service: it.word, Stamp: ann("repaired")}) }},
 	"stop the daemon": {weight: 4, do: func(w *world, it item) {
 		if n := w.nodes[it.node]; n.d != nil && n.d.begun && !n.frozen && !n.suspended && !n.d.leaving {

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -101,21 +100,6 @@ func removeCgroupTree(root string) error {
 		}
 		return nil
 	})
-}
-
-// cgroupProcesses gives the processes in the group itself.
-func cgroupProcesses(path string) ([]int, error) {
-	raw, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-	if err != nil {
-		return nil, fmt.Errorf("list control group: %w", err)
-	}
-	var pids []int
-	for _, field := range strings.Fields(string(raw)) {
-		if pid, err := strconv.Atoi(field); err == nil {
-			pids = append(pids, pid)
-		}
-	}
-	return pids, nil
 }
 
 // wait tries fn until it succeeds or the limit has passed, and gives its last error.
