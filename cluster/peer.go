@@ -64,6 +64,7 @@ type Founder struct {
 
 // Report is what a node says of itself, now.
 type Report struct {
+	Cluster   string          `json:"cluster"` // whose member it is: another's account counts for nothing here
 	Node      string          `json:"node"`
 	Index     uint64          `json:"index"` // applied
 	Ready     bool            `json:"ready"`

@@ -97,7 +97,7 @@ func (n *Node) Report(context.Context) (Report, error) {
 	session := n.session
 	n.mu.Unlock()
 	r := Report{
-		Node: n.Self, Index: n.Voter.View().Index, Ready: n.Voter.Ready(), Session: session,
+		Cluster: n.ClusterID, Node: n.Self, Index: n.Voter.View().Index, Ready: n.Voter.Ready(), Session: session,
 		LeaseLeft: max(n.Renewals.Left(), 0), Version: n.SoftwareVersion, Alarms: n.alarms(), MACs: ownMACs(),
 	}
 	st := n.Voter.View()
@@ -258,6 +258,9 @@ func (n *Node) ask(ctx context.Context, limit time.Duration) {
 		asked++
 		go func() {
 			rep, err := peer.Report(ctx)
+			if err == nil && (rep.Cluster != n.ClusterID || rep.Node != name) {
+				err = fmt.Errorf("%w: %s is answered for by %s of cluster %s", ErrInvalid, name, rep.Node, rep.Cluster)
+			}
 			answers <- answer{name, rep, err}
 		}()
 	}

@@ -35,7 +35,6 @@ type Node struct {
 	Socket   string // Unix socket for operators; its directory gets mode 0750
 	API      string // host:port for operators over TCP; empty: none
 	Guard    string // path of failoverguard
-	Cgroup   string // name of the cgroup that the guard's children live in
 	HookDirs []string
 
 	TLS       *TLS   // nil: none
@@ -54,7 +53,7 @@ type Log struct {
 var (
 	nodeKeys = []string{
 		"node", "address", "port", "peers", "role", "insecure", "profile", "data_dir", "socket", "api",
-		"guard", "cgroup", "hook_dirs", "gossip_key", "gossip_key_file",
+		"guard", "hook_dirs", "gossip_key", "gossip_key_file",
 	}
 	logKeys = []string{"level", "format"}
 	tlsKeys = []string{"ca", "cert", "key"}
@@ -104,8 +103,7 @@ func parseNode(r *report, src []byte) (*Node, error) {
 }
 
 var (
-	nodeName   = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
-	cgroupName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?$`)
+	nodeName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
 )
 
 const nameRule = "a name has 1 to 63 letters, digits, dots, dashes or underscores, and begins and ends with a letter or digit"
@@ -116,10 +114,6 @@ func (n *Node) readName(s *section) {
 		s.missing("node", "the name of this node", `"a"`)
 	case s.text("node", &n.Name) && !nodeName.MatchString(n.Name):
 		s.bad("node", "node = %q: %s", n.Name, nameRule)
-	}
-	n.Cgroup = "failoverd-" + n.Name
-	if s.text("cgroup", &n.Cgroup) && !cgroupName.MatchString(n.Cgroup) {
-		s.bad("cgroup", "cgroup = %q must be one name without slashes, of letters, digits, dots, dashes and underscores", n.Cgroup)
 	}
 	var role string
 	if s.text("role", &role) {

@@ -45,7 +45,7 @@ func TestFourLinesAreEnough(t *testing.T) {
 		Peers: []string{"192.0.2.11:7400", "192.0.2.12:7400", "192.0.2.13:7400"},
 		Role:  state.RoleVoter, Insecure: true, Profile: "default",
 		DataDir: "/var/lib/failoverd", Socket: "/run/failoverd/failoverd.sock",
-		Guard: got.Guard, Cgroup: "failoverd-a", HookDirs: []string{"/etc/failoverd/hooks"},
+		Guard: got.Guard, HookDirs: []string{"/etc/failoverd/hooks"},
 		Log: Log{Level: "info", Format: "text"}, Timing: Default(),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -69,7 +69,6 @@ data_dir    = "/srv/fo/"
 socket      = "/run/fo/fo.sock"
 api         = "127.0.0.1:7409"
 guard       = "/opt/fo/failoverguard"
-cgroup      = "pets"
 hook_dirs   = ["/opt/hooks", "/usr/sbin/"]
 gossip_key  = "MDEyMzQ1Njc4OWFiY2RlZg=="
 log { 
@@ -89,7 +88,7 @@ timing {
 		Peers: []string{"[2001:db8::11]:7500", "[2001:db8::12]:7500", "[2001:db8::13]:7600"},
 		Role:  state.RoleWitness, Insecure: true, Profile: "fast",
 		DataDir: "/srv/fo", Socket: "/run/fo/fo.sock", API: "127.0.0.1:7409",
-		Guard: "/opt/fo/failoverguard", Cgroup: "pets", HookDirs: []string{"/opt/hooks", "/usr/sbin"},
+		Guard: "/opt/fo/failoverguard", HookDirs: []string{"/opt/hooks", "/usr/sbin"},
 		GossipKey: []byte("0123456789abcdef"), Log: Log{Level: "debug", Format: "json"}, Timing: timing,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -27,7 +27,6 @@ func (n *Node) Marshal() []byte {
 		add("api", quote(n.API))
 	}
 	add("guard", quote(n.Guard))
-	add("cgroup", quote(n.Cgroup))
 	add("hook_dirs", quoteList(n.HookDirs))
 	if n.GossipKey != nil {
 		add("gossip_key", quote(fmt.Sprintf("(%d bytes, not shown)", len(n.GossipKey))))

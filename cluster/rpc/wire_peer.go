@@ -48,7 +48,7 @@ func stoppedFromWire(m *failoverv1.StoppedRequest) cluster.Stopped {
 func reportToWire(r cluster.Report) *failoverv1.ReportResponse {
 	return &failoverv1.ReportResponse{
 		Node: r.Node, Index: r.Index, Ready: r.Ready, Session: r.Session, LeaseLeft: durationpb.New(r.LeaseLeft),
-		Services: mapList(r.Services, serviceReportToWire), Alarms: r.Alarms, Version: r.Version, Macs: r.MACs,
+		Services: mapList(r.Services, serviceReportToWire), Alarms: r.Alarms, Version: r.Version, Macs: r.MACs, Cluster: r.Cluster,
 	}
 }
 
@@ -56,7 +56,7 @@ func reportFromWire(r *failoverv1.ReportResponse) cluster.Report {
 	return cluster.Report{
 		Node: r.GetNode(), Index: r.GetIndex(), Ready: r.GetReady(), Session: r.GetSession(), LeaseLeft: unknownable(r.GetLeaseLeft()),
 		Services: mapList(r.GetServices(), serviceReportFromWire), Alarms: list(r.GetAlarms()), Version: r.GetVersion(),
-		MACs: list(r.GetMacs()),
+		MACs: list(r.GetMacs()), Cluster: r.GetCluster(),
 	}
 }
 

@@ -65,10 +65,6 @@ insecure = true
 # daemon's own directory.
 #guard = "/usr/sbin/failoverguard"
 
-# The cgroup in which the guard's processes live. Several daemons on one host
-# need one each. Default: "failoverd-" and the node's name.
-#cgroup = "failoverd-a"
-
 # The directories that programs of services may come from, links followed.
 # Whoever can apply services runs these programs as root with any arguments, so
 # name narrow directories: one that holds a shell or env allows everything. The

@@ -132,10 +132,9 @@ insecure  = true
 profile   = %q
 data_dir  = %q
 socket    = %q
-cgroup    = %q
 hook_dirs = [%q]
 %s`, h.name, h.address, strings.Join(peers, ", "), f.profile, filepath.Join(h.Dir(), "data"),
-		f.Socket(h), h.cgroup("services"), f.lab.Programs(), f.extra)
+		f.Socket(h), f.lab.Programs(), f.extra)
 	return os.WriteFile(f.ConfigFile(h), []byte(text), 0o600)
 }
 

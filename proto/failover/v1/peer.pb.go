@@ -622,7 +622,9 @@ type ReportResponse struct {
 	// Version of its daemon.
 	Version string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
 	// Hardware addresses of its interfaces: seen behind a virtual address, they are no conflict.
-	Macs          []string `protobuf:"bytes,9,rep,name=macs,proto3" json:"macs,omitempty"`
+	Macs []string `protobuf:"bytes,9,rep,name=macs,proto3" json:"macs,omitempty"`
+	// Id of its cluster: an account from another cluster counts for nothing.
+	Cluster       string `protobuf:"bytes,10,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -718,6 +720,13 @@ func (x *ReportResponse) GetMacs() []string {
 		return x.Macs
 	}
 	return nil
+}
+
+func (x *ReportResponse) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
 }
 
 // ServiceReport is one service on the reporting node.
@@ -1041,7 +1050,7 @@ const file_failover_v1_peer_proto_rawDesc = "" +
 	"\x0ePrepareRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\"\x11\n" +
 	"\x0fPrepareResponse\"\x0f\n" +
-	"\rReportRequest\"\xa2\x02\n" +
+	"\rReportRequest\"\xbc\x02\n" +
 	"\x0eReportResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +
@@ -1052,7 +1061,9 @@ const file_failover_v1_peer_proto_rawDesc = "" +
 	"\bservices\x18\x06 \x03(\v2\x1a.failover.v1.ServiceReportR\bservices\x12\x16\n" +
 	"\x06alarms\x18\a \x03(\tR\x06alarms\x12\x18\n" +
 	"\aversion\x18\b \x01(\tR\aversion\x12\x12\n" +
-	"\x04macs\x18\t \x03(\tR\x04macs\"\xf2\x01\n" +
+	"\x04macs\x18\t \x03(\tR\x04macs\x12\x18\n" +
+	"\acluster\x18\n" +
+	" \x01(\tR\acluster\"\xf2\x01\n" +
 	"\rServiceReport\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +

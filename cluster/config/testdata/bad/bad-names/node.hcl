@@ -2,7 +2,6 @@ node    = "a b"
 address = "127.0.0.1"
 peers   = ["127.0.0.1"]
 role    = "voters"
-cgroup  = "../x"
 profile = "quick"
 log {
   level  = "warning"
