@@ -394,7 +394,7 @@ func (c *checker) unwell() string {
 		return "nobody leads"
 	}
 	for _, n := range c.w.nodes {
-		if n.d == nil || !n.d.voter.Ready() {
+		if !c.w.gone[n] && (n.d == nil || !n.d.voter.Ready()) {
 			return n.name + " is not ready"
 		}
 	}
@@ -422,6 +422,8 @@ func (c *checker) service(leader *daemon, svc *state.Service) string {
 	switch {
 	case svc.Removed && len(on) > 0:
 		return "was removed and runs"
+	case len(open) > 0 && c.w.gone[c.w.byName[open[0].Node]] && svc.Spec.Takeover == state.TakeoverFence:
+		return "" // as it should: only an operator who has seen that node can help
 	case svc.Removed && len(open) > 0:
 		return "was removed and its epoch is not over"
 	case svc.Removed || decide.Paused(c.ref, svc.Name) != "":
@@ -437,7 +439,7 @@ func (c *checker) service(leader *daemon, svc *state.Service) string {
 	}
 	for _, n := range c.w.nodes {
 		r := c.ref.Nodes[n.name]
-		if r != nil && r.Standby == nil && svc.Spec.Allows(n.name) && !n.broken[svc.Name] && r.Role.Holds() {
+		if !c.w.gone[n] && r != nil && r.Standby == nil && svc.Spec.Allows(n.name) && !n.broken[svc.Name] && r.Role.Holds() {
 			return "does not run, and " + n.name + " could run it"
 		}
 	}

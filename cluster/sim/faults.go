@@ -44,6 +44,13 @@ var faults = map[string]action{
 		}
 		w.after(it.lasts, w.mend)
 	}},
+	"quiet": {do: func(w *world, it item) {
+		for i := range w.nodes {
+			for j := range w.nodes {
+				w.links[i][j].loss = it.arg
+			}
+		}
+	}},
 	"one kind": {weight: 5, fault: true, do: func(w *world, it item) {
 		l := link{only: []traffic{ofLog, ofLease, ofOthers}[it.arg%3]}
 		switch it.arg / 3 % 3 {
@@ -212,12 +219,18 @@ func (w *world) mend() {
 	}
 }
 
-// heal ends all faults, and lets an operator forget what failed meanwhile.
+// heal ends all faults, and lets an operator forget what failed meanwhile. In
+// some worlds a minority is dead for good, and the others must do without.
 func (w *world) heal() {
 	w.say("--- all faults are over")
-	w.calm = true
 	w.mend()
+	if !w.quiet && w.chance(2) {
+		w.bury()
+	}
 	for _, n := range w.nodes {
+		if w.gone[n] {
+			continue
+		}
 		n.powerOn()
 		n.broken, n.unstop = map[string]bool{}, map[string]bool{}
 		n.diskHung, n.diskBad, n.lag, n.crashAt = false, false, 0, ""
@@ -231,4 +244,32 @@ func (w *world) heal() {
 		}
 	}
 	w.forget()
+}
+
+// bury turns nodes off for good, as many as every configuration that a node has
+// can do without.
+func (w *world) bury() {
+	for _, i := range w.rnd.Perm(len(w.nodes)) {
+		n := w.nodes[i]
+		w.gone[n] = true
+		for _, o := range w.nodes {
+			conf, _ := o.raft.config()
+			left := 0
+			for _, v := range conf.Voters {
+				if !w.gone[w.byName[v]] {
+					left++
+				}
+			}
+			if left < conf.Majority() {
+				delete(w.gone, n)
+			}
+		}
+		if w.gone[n] {
+			n.powerOff()
+			w.say("%s is dead for good", n.name)
+			if w.chance(2) {
+				return
+			}
+		}
+	}
 }

@@ -159,7 +159,7 @@ func (n *node) powerOff() {
 }
 
 func (n *node) powerOn() {
-	if n.on {
+	if n.on || n.w.gone[n] {
 		return
 	}
 	n.on = true

@@ -58,6 +58,20 @@ func (w *world) datagram(from, to *node, kind traffic, take func(*daemon)) {
 	}
 }
 
+// retransmit is how long TCP waits before it sends again what was lost.
+const retransmit = 200 * ms
+
+// stream is the time that a message takes over a connection that sends again what
+// is lost; false when it is cut.
+func (w *world) stream(from, to *node) (time.Duration, bool) {
+	for again := range 4 {
+		if d, ok := w.way(from, to, ofOthers); ok {
+			return d + retransmit<<again - retransmit, true
+		}
+	}
+	return 0, false
+}
+
 // receive hands over what has arrived, when the daemon goes on.
 func (n *node) receive(take func(*daemon)) {
 	if n.d == nil || !n.on {
@@ -115,14 +129,14 @@ func (d *daemon) call(to *node, limit time.Duration, ask func(other *daemon, rep
 		}
 	}
 	d.after(limit, func() { once(failed) })
-	wait, ok := d.w.way(d.n, to, ofOthers)
+	wait, ok := d.w.stream(d.n, to)
 	if !ok {
 		return
 	}
 	d.w.after(wait, func() {
 		to.receive(func(other *daemon) {
 			ask(other, func(answer func()) {
-				if back, ok := d.w.way(to, d.n, ofOthers); ok {
+				if back, ok := d.w.stream(to, d.n); ok {
 					d.after(back, func() { once(answer) })
 				}
 			})

@@ -69,6 +69,32 @@ feed:
 	}
 }
 
+// TestQuiet: when nothing fails nothing moves, and neither when one message in
+// twenty is lost.
+func TestQuiet(t *testing.T) {
+	for seed := range uint64(20) {
+		for _, loss := range []int{0, 5} {
+			res := Run(Options{Seed: 1 + seed, Quiet: 30 * time.Second, Loss: loss})
+			if res.Bad != "" || res.Stats.Closed > 0 {
+				t.Errorf("seed %d, loss %d: %d sessions closed; %s", 1+seed, loss, res.Stats.Closed, res.Bad)
+			}
+		}
+	}
+}
+
+// TestSameSeedSameStory: a run is a function of its seed, to the last event.
+func TestSameSeedSameStory(t *testing.T) {
+	for seed := range uint64(5) {
+		one, two := Run(Options{Seed: 1 + seed, Trace: true}), Run(Options{Seed: 1 + seed, Trace: true})
+		if one.Stats != two.Stats || strings.Join(one.Trace, "\n") != strings.Join(two.Trace, "\n") {
+			t.Errorf("seed %d: two runs, two stories", 1+seed)
+		}
+		if plain := Run(Options{Seed: 1 + seed}); plain.Stats != one.Stats {
+			t.Errorf("seed %d: to be watched changes the story", 1+seed)
+		}
+	}
+}
+
 // account shows a broken run: the seed, the shortest plan that still breaks, and
 // the end of its story.
 func account(seed uint64, res Result) string {

@@ -43,7 +43,8 @@ type world struct {
 	byName map[string]*node
 	links  [][]link
 	plan   []item
-	calm   bool // the faults are over
+	quiet  bool
+	gone   map[*node]bool // dead for good: the others must do without
 	check  *checker
 
 	tracing bool
@@ -58,6 +59,10 @@ type Options struct {
 	Trace bool // keep the story of the run
 	// Skip leaves items of the plan out, by their place in it.
 	Skip map[int]bool
+	// Quiet is how long nothing happens at all, but for Loss of a hundred messages
+	// everywhere, instead of a plan.
+	Quiet time.Duration
+	Loss  int
 }
 
 // Stats are what a run came to.
@@ -114,11 +119,14 @@ func Run(o Options) Result {
 
 func newWorld(o Options) *world {
 	w := &world{
-		rnd: rand.New(rand.NewPCG(o.Seed, 1)), byName: map[string]*node{}, tracing: o.Trace,
+		rnd: rand.New(rand.NewPCG(o.Seed, 1)), byName: map[string]*node{}, gone: map[*node]bool{}, tracing: o.Trace,
 	}
 	w.check = newChecker(w)
 	w.timing = profiles[w.pick(6, 2, 1, 1)]
 	w.makePlan(rand.New(rand.NewPCG(o.Seed, 2)), o.Skip)
+	if w.quiet = o.Quiet > 0; w.quiet {
+		w.plan = []item{{what: "quiet", lasts: o.Quiet, arg: o.Loss}}
+	}
 	return w
 }
 
