@@ -379,6 +379,7 @@ func (n *Node) enlist(ctx context.Context) {
 // enlistOnce records this daemon's start through a leader until the applied
 // state shows it: only then is the node ready.
 func (n *Node) enlistOnce(ctx context.Context) {
+	refused := 0
 	for !n.Voter.Ready() {
 		limited, cancel := context.WithTimeout(ctx, proposeLimit)
 		res, err := n.propose(limited, state.Started{
@@ -389,10 +390,14 @@ func (n *Node) enlistOnce(ctx context.Context) {
 		wait := 20 * time.Millisecond
 		switch {
 		case err == nil && res.Refused != nil:
-			n.notice("start", "this node is not let in: "+res.Refused.Why)
-			wait = 200 * time.Millisecond
+			// While a cluster is being founded, its nodes are named one by one.
+			if refused++; refused > 5 {
+				n.notice("start", "this node is not let in: "+res.Refused.Why)
+			}
+			wait = 100 * time.Millisecond
 		case err == nil:
 			n.notice("start", "")
+			wait = 60 * time.Millisecond // it is applied here in a moment
 		case !errors.Is(err, ErrNoQuorum) && !errors.Is(err, ErrNotLeader):
 			n.Log.Debug("cannot record the start yet", "err", err)
 		}
