@@ -102,18 +102,23 @@ func (d *daemon) adopt(sameBoot bool) {
 	d.stir()
 }
 
-// enlist records this start through a leader until the applied state shows it.
+// enlist keeps this start recorded: an older one may come late.
 func (d *daemon) enlist() {
 	if d.voter.Ready() {
-		d.w.say("%s is ready", d.n.name)
-		d.poke()
+		d.after(time.Second, d.enlist)
 		return
 	}
 	cmd := state.Started{
 		Node: d.n.name, Nonce: d.nonce, Birth: "data-" + d.n.name, BootID: d.n.bootID(),
 		Stamp: state.Stamp{By: d.n.name, Why: "the daemon has started"},
 	}
-	d.forward(cmd, func(state.Result, failure) { d.after(20*ms, d.enlist) })
+	d.forward(cmd, func(_ state.Result, f failure) {
+		wait := 60 * ms
+		if f != "" {
+			wait = 20 * ms
+		}
+		d.after(wait, d.enlist)
+	})
 }
 
 func (n *node) bootID() string { return fmt.Sprintf("%s-boot-%d", n.name, n.boot) }
@@ -234,7 +239,7 @@ const hungAfter = 5 * time.Second
 // lapseLook notices the end of the lease on time.
 func (d *daemon) lapseLook(held bool) {
 	left := d.left()
-	if clock.Longer(d.looked, d.n.Now()) > hungAfter {
+	if k := &d.n.disk; clock.Longer(d.looked, d.n.Now()) > hungAfter || len(k.writes) > 0 && clock.Longer(k.writes[0].since, d.n.Now()) > hungAfter {
 		d.drop("its own work has hung")
 	}
 	if left <= 0 && held {

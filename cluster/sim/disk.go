@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/failoverd/failoverd/cluster/clock"
 	"github.com/failoverd/failoverd/cluster/lease"
 )
 
@@ -37,15 +38,16 @@ type disk struct {
 
 // write is a change under way.
 type write struct {
-	do   func()
-	done func(failure)
+	do    func()
+	done  func(failure)
+	since clock.Reading
 }
 
 // journal changes the journal; done runs when the change is on the disk. Changes
 // take turns.
 func (d *daemon) journal(do func(), done func(failure)) {
 	k := &d.n.disk
-	k.writes = append(k.writes, write{do, done})
+	k.writes = append(k.writes, write{do, done, d.n.Now()})
 	if len(k.writes) == 1 {
 		d.sync()
 	}

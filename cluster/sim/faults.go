@@ -169,7 +169,7 @@ var faults = map[string]action{
 		for range 8 {
 			at := len(log) - 1 - it.rnd.IntN(min(len(log), 60))
 			switch c := log[at].cmd.(type) {
-			case nil, state.Found, state.LeaderStart, state.Started:
+			case nil, state.Found, state.LeaderStart:
 			case state.EndSession:
 				if c.Proof != state.ProofVouched {
 					w.order(c)

@@ -44,11 +44,14 @@ func (d *daemon) lookMember() {
 }
 
 func (d *daemon) memberView(st *state.State) decide.MemberView {
-	left := d.left()
+	left, ttl := d.left(), d.w.timing.ttl
+	if s := st.Sessions[d.session]; s != nil {
+		ttl = s.TTL
+	}
 	self := st.Nodes[d.n.name]
 	v := decide.MemberView{
 		State: st, Self: d.n.name, Ready: self != nil && self.Started == d.nonce,
-		Lease: left > decide.ActivateMargin(d.w.timing.ttl) && !d.dropped, Lapsed: left <= 0,
+		Lease: left > decide.ActivateMargin(ttl) && !d.dropped, Lapsed: left <= 0,
 		Session: d.session, Refused: d.refused, Leaving: d.leaving,
 		Local: map[string]decide.Local{}, Told: d.told,
 	}
