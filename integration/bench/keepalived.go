@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -96,6 +97,10 @@ func keepalivedRun(ctx context.Context, path string, fault func(*keepalivedRig, 
 	}
 	holder, err := r.settled(ctx, "")
 	if err != nil {
+		return m, err
+	}
+	// Somewhere between two adverts.
+	if err := lab.Wait(ctx, rand.N(time.Second)); err != nil {
 		return m, err
 	}
 	m.Before, m.From = holder.Name(), l.Now()

@@ -182,7 +182,11 @@ func (b *bench) one(ctx context.Context, keeper *rigKeeper, row row) (lab.Measur
 	}
 	one := &result{Profile: keeper.profile, row: row, lease: leaseOf(keeper.profile)}
 	one.add(m, nil)
-	if bad := one.failures(); len(bad) > 0 {
+	bad := one.failures()
+	if b.options.verbose && m.AfterHeal > 50*time.Millisecond {
+		bad = append(bad, "late after the heal")
+	}
+	if len(bad) > 0 {
 		fmt.Fprintf(os.Stderr, "%s: %s\n%s", row.name, strings.Join(bad, "; "), rig.Account(limit, m))
 	}
 	return m, nil
@@ -194,7 +198,7 @@ func (b *bench) report(r *result, n, runs int, m lab.Measurement, err error) {
 	case err != nil:
 		fmt.Fprintf(os.Stderr, "%s  failed: %v\n", where, err)
 	case m.Figures.None():
-		fmt.Fprintf(os.Stderr, "%s  %s to %s, silence %7.1f ms, lost %d\n", where, m.Before, m.After, ms(m.Silence), m.Lost)
+		fmt.Fprintf(os.Stderr, "%s  %s to %s, silence %7.1f ms (machine %.0f), lost %d\n", where, m.Before, m.After, ms(m.Silence), ms(m.Noise), m.Lost)
 	default:
 		fmt.Fprintf(os.Stderr, "%s  silence %7.1f ms, %v\n", where, ms(m.Silence), m.Figures)
 	}

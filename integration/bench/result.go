@@ -31,6 +31,7 @@ type sample struct {
 	Data      float64  `json:"two_data_ms"`
 	Seen      []string `json:"seen,omitempty"`
 	Stall     float64  `json:"client_stall_ms"`
+	Noise     float64  `json:"machine_noise_ms"`
 	Kappa     float64  `json:"kappa_ms"`
 	Error     string   `json:"error,omitempty"`
 }
@@ -40,7 +41,7 @@ func (r *result) add(m lab.Measurement, err error) {
 		Before: m.Before, After: m.After, Silence: ms(m.Silence), AfterHeal: ms(m.AfterHeal),
 		Lost: m.Lost, LostHeal: m.LostAfterHeal,
 		Address: ms(m.Figures.Address), Wire: ms(m.Figures.Wire), Data: ms(m.Figures.Data),
-		Stall: ms(m.Stall), Kappa: ms(m.Status.Kappa(lab.Service)),
+		Stall: ms(m.Stall), Noise: ms(m.Noise), Kappa: ms(m.Status.Kappa(lab.Service)),
 	}
 	for _, i := range m.Figures.Seen {
 		s.Seen = append(s.Seen, i.String())

@@ -45,7 +45,7 @@ func TestResultsAreHeldAgainstTheirPromises(t *testing.T) {
 			if r.passed() != (c.want == "") {
 				t.Errorf("passed %v with failures %q", r.passed(), got)
 			}
-			if line := r.line(); strings.Count(line, "|") != 10 {
+			if line := r.line(); strings.Count(line, "|") != 11 {
 				t.Errorf("a line of the table: %s", line)
 			}
 		})

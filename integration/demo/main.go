@@ -150,14 +150,16 @@ func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond)
 func (d *demo) table() {
 	fmt.Fprintln(d.out)
 	w := tabwriter.NewWriter(d.out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "scenario\tholder before\tafter\tlongest silence\ttwo holders: address\twire\tdata\t")
+	// Columns are aligned to the right, names to the left: all of one width.
+	const name = "%-26s"
+	fmt.Fprintf(w, name+"\tholder before\tafter\tlongest silence\ttwo holders: address\twire\tdata\t\n", "scenario")
 	for _, r := range d.rows {
 		if r.err != nil {
-			fmt.Fprintf(w, "%s\t%s\t-\tnot recovered\t-\t-\t-\t\n", r.name, r.m.Before)
+			fmt.Fprintf(w, name+"\t%s\t-\tnot recovered\t-\t-\t-\t\n", r.name, r.m.Before)
 			continue
 		}
 		f := r.m.Figures
-		fmt.Fprintf(w, "%s\t%s\t%s\t%.0f ms\t%.0f ms\t%.0f ms\t%.0f ms\t\n", r.name, r.m.Before, r.m.After,
+		fmt.Fprintf(w, name+"\t%s\t%s\t%.0f ms\t%.0f ms\t%.0f ms\t%.0f ms\t\n", r.name, r.m.Before, r.m.After,
 			ms(r.m.Silence), ms(f.Address), ms(f.Wire), ms(f.Data))
 	}
 	_ = w.Flush() // to standard output

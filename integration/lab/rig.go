@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -28,6 +29,7 @@ type Rig struct {
 	Lab       *Lab
 	Failoverd *Failoverd
 	Client    *Asking
+	control   *Asking // asks a host that nothing happens to
 	options   RigOptions
 	pet       string
 	healed    time.Duration // when the last partition ended; 0: none in this measurement
@@ -104,7 +106,28 @@ func NewRig(ctx context.Context, o RigOptions) (_ *Rig, err error) {
 	if _, err := r.Client.WaitAnswer(ctx, 0); err != nil {
 		return nil, r.explain(err)
 	}
-	return r, nil
+	return r, r.startControl(ctx, client)
+}
+
+// controlName is the host that the control client asks.
+const controlName = "control"
+
+// startControl has the client ask a host that no fault ever touches: what that
+// one is late by is the machine's doing and nobody else's.
+func (r *Rig) startControl(ctx context.Context, client *Host) error {
+	h, err := r.Lab.AddHost(controlName)
+	if err != nil {
+		return err
+	}
+	if err := r.startResponder(h); err != nil {
+		return err
+	}
+	r.control, err = client.Ask(Ask{Target: netip.AddrPortFrom(h.Address(), Port), Every: 10 * time.Millisecond, WriteEvery: -1})
+	if err != nil {
+		return err
+	}
+	_, err = r.control.WaitAnswer(ctx, 0)
+	return err
 }
 
 // Close ends everything.
@@ -202,12 +225,16 @@ type Measurement struct {
 	Silence       time.Duration // longest time between two answers to the client
 	SilenceAt     time.Duration
 	// AfterHeal is the same from the end of the partition on, if there was one.
-	AfterHeal     time.Duration
+	AfterHeal, AfterHealAt, AfterHealNoise time.Duration
+
 	LostAfterHeal int
 	Lost          int           // requests that got no answer
 	Stall         time.Duration // of the client itself; part of Silence may be it
-	Figures       Figures
-	Status        Status // when all had settled
+	// Noise is how long, during that silence, a host that nothing happened to
+	// did not answer either: so much of the silence is the machine's.
+	Noise   time.Duration
+	Figures Figures
+	Status  Status // when all had settled
 }
 
 // Measure has the cluster settled, then lets fault happen and be undone, waits
@@ -217,6 +244,11 @@ func (r *Rig) Measure(ctx context.Context, fault func(holder *Host, s Status) er
 	holder, status, err := r.Settled(ctx)
 	if err != nil {
 		return m, fmt.Errorf("before the fault: %w", err)
+	}
+	// Not always at the same place between two renewals, which the waiting above
+	// would otherwise tend to.
+	if err := Wait(ctx, rand.N(r.Failoverd.Lease()/2)); err != nil {
+		return m, err
 	}
 	m.Before, m.From = holder.Name(), r.Lab.Now()
 	r.healed = 0
@@ -232,13 +264,22 @@ func (r *Rig) Measure(ctx context.Context, fault func(holder *Host, s Status) er
 		return m, err
 	}
 	m.Silence, m.SilenceAt = r.Client.Silence(m.From, m.To)
+	m.Noise = r.noise(m.SilenceAt, m.Silence)
 	if r.healed > 0 {
-		m.AfterHeal, _ = r.Client.Silence(r.healed, m.To)
+		m.AfterHeal, m.AfterHealAt = r.Client.Silence(r.healed, m.To)
+		m.AfterHealNoise = r.noise(m.AfterHealAt, m.AfterHeal)
 		m.LostAfterHeal = len(r.Client.Lost(r.healed, m.To))
 	}
 	m.Lost, m.Stall = len(r.Client.Lost(m.From, m.To)), r.Client.Stall(m.From, m.To)
 	m.Figures, err = r.Lab.Judge(m.From, m.To)
 	return m, err
+}
+
+// noise is how long the control was silent during a silence of the client,
+// beyond the time between two of its requests.
+func (r *Rig) noise(at, d time.Duration) time.Duration {
+	longest, _ := r.control.Silence(at, at+d)
+	return max(0, longest-r.control.ask.Every)
 }
 
 // Moved waits until another node than before answers a request sent after the
@@ -271,7 +312,10 @@ func (r *Rig) Account(ctx context.Context, m Measurement) string {
 	for _, i := range r.Lab.WireAnswers(m.From, m.To) {
 		line(i.From, "%s answers ARP for %.1f ms", i.What, ms(i.length()))
 	}
-	line(m.SilenceAt, "client without an answer for %.1f ms; it was itself late by %.1f ms at most", ms(m.Silence), ms(m.Stall))
+	line(m.SilenceAt, "client without an answer for %.1f ms; the machine's own part in it up to %.1f ms", ms(m.Silence), ms(m.Noise))
+	if m.AfterHeal > 0 {
+		line(m.AfterHealAt, "after the healing, without an answer for %.1f ms; the machine's own part up to %.1f ms", ms(m.AfterHeal), ms(m.AfterHealNoise))
+	}
 	for _, i := range m.Figures.Seen {
 		line(i.From, "%s for %.1f ms", i.What, ms(i.length()))
 	}
