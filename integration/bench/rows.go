@@ -98,6 +98,11 @@ var rows = []row{
 		lasts: leases(1), bound: bound{median: planned, lease: true},
 	},
 	{
+		name:  "planned switchover, program and VIP",
+		fault: func(ctx context.Context, r *lab.Rig) lab.Fault { return r.Switchover(ctx) },
+		lasts: leases(1), bound: bound{lease: true},
+	},
+	{
 		name: "idle, 5 minutes", long: true,
 		fault: func(ctx context.Context, r *lab.Rig) lab.Fault { return r.Stay(ctx, 5*time.Minute) },
 		lasts: always(5 * time.Minute), bound: bound{stay: true, lost: true},

@@ -88,10 +88,15 @@ func serve(ctx context.Context, listener net.Listener, h http.Handler) error {
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}
-	// Requests that are being answered get their answer.
-	last, cancel := context.WithTimeout(context.Background(), time.Second)
+	// Requests that are being answered get their answer, and little time for
+	// it: the address has gone before, and whoever waits for the rest of a
+	// request that was cut off with it holds up the next holder.
+	last, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	err := server.Shutdown(last)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = server.Close()
+	}
 	if served := <-failed; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
 	}
