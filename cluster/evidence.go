@@ -19,6 +19,7 @@ type evidence struct {
 
 	mu       sync.Mutex
 	opened   map[uint64]clock.Reading // sessions of this leadership: when first seen
+	answered map[string]clock.Reading // voters: when each last answered
 	asked    map[uint64]clock.Reading // sessions: when the voters were last asked
 	ages     map[uint64]map[string]heard
 	closings map[uint64]*lease.Closing
@@ -47,6 +48,7 @@ func newEvidence(term, first uint64) *evidence {
 		term: term, first: first,
 		opened:   map[uint64]clock.Reading{},
 		asked:    map[uint64]clock.Reading{},
+		answered: map[string]clock.Reading{},
 		ages:     map[uint64]map[string]heard{},
 		closings: map[uint64]*lease.Closing{},
 		goodbyes: map[uint64]bool{},
@@ -65,6 +67,7 @@ func (e *evidence) heardAge(s *state.Session, voter string, age time.Duration, c
 		e.ages[s.ID] = map[string]heard{}
 	}
 	e.ages[s.ID][voter] = heard{age: age, at: at}
+	e.answered[voter] = at
 	if !closed || s.Status != state.SessionClosing {
 		return
 	}

@@ -92,9 +92,11 @@ func (n *Node) lapsed() {
 // lapseLoop notices the end of the lease on time, for what only the daemon can stop.
 func (n *Node) lapseLoop(ctx context.Context) {
 	held := false
+	var h hush
 	for {
 		left := n.Renewals.Left()
 		n.checkLoop()
+		n.hushed(&h, left)
 		switch {
 		case left <= 0 && held:
 			held = false

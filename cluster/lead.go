@@ -45,6 +45,7 @@ func (n *Node) leadOnce(ctx context.Context, l Leadership) {
 		p := decide.Leader(n.leaderView(led, st))
 		led.plan.Store(&p)
 		n.doSteps(led, st, p)
+		n.deaf(led, st, p, n.configuration())
 		if !n.rest(ctx, l.Ctx, p) {
 			return
 		}

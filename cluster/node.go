@@ -92,6 +92,7 @@ type leadership struct {
 	members   sync.Mutex
 	unsettled bool // a change of the voters may be in the log and not committed; guarded by members
 	committed atomic.Pointer[clock.Reading]
+	deaf      *clock.Reading                // since when no majority answers questions; of the leader's loop alone
 	confirmed atomic.Pointer[clock.Reading] // when a majority last said that this node leads
 	restart   restarted                     // the last restart that was ordered; guarded by the node's mu
 }

@@ -194,3 +194,20 @@ func TestStandbyMovesAndARemovedServiceStops(t *testing.T) {
 	}
 	w.until("nobody serves it", func() bool { return w.holder("pet") == "" })
 }
+
+func TestAHolderThatHearsNobodyIsReplaced(t *testing.T) {
+	w := served(t)
+	old := w.holder("pet")
+	w.mu.Lock()
+	w.nodes[old].deaf = true
+	w.mu.Unlock()
+	w.until("another serves", func() bool { h := w.holder("pet"); return h != "" && h != old })
+	w.mu.Lock()
+	w.nodes[old].deaf = false
+	w.mu.Unlock()
+	w.until("it has an open session again", func() bool {
+		st := w.nodes[w.lead].voter.View()
+		s := st.Sessions[st.Nodes[old].Session]
+		return s != nil && s.Status == state.SessionOpen
+	})
+}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -275,6 +276,8 @@ func (n *Node) ask(ctx context.Context, limit time.Duration) {
 		before, had := n.reports[a.node]
 		if a.err == nil {
 			n.reports[a.node] = heardOf{Report: a.rep, at: n.Clock.Now()}
+		} else if had && errors.Is(a.err, ErrInvalid) {
+			delete(n.reports, a.node) // somebody else answers at its address
 		} else if had {
 			before.missed = true
 			n.reports[a.node] = before
@@ -304,7 +307,7 @@ func (n *Node) recent(node string) (Report, bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	r, ok := n.reports[node]
-	if !ok || clock.Shorter(r.at, n.Clock.Now()) > 2*surveyInterval {
+	if !ok || r.missed || clock.Shorter(r.at, n.Clock.Now()) > 2*surveyInterval {
 		return Report{}, false
 	}
 	return r.Report, true

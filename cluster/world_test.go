@@ -45,6 +45,7 @@ type host struct {
 	boot    string
 	nonce   uint64
 	cut     bool // reaches nobody, nobody reaches it
+	deaf    bool // its renewals arrive, and the voters' OKs do not
 	dead    bool
 	applied int
 
@@ -363,6 +364,12 @@ func (r *fakeRenewals) round(w *world) {
 			continue
 		}
 		ok, why := voter.Renew(held.Session(), c.ID)
+		w.mu.Lock()
+		deaf := r.h.deaf
+		w.mu.Unlock()
+		if deaf {
+			continue
+		}
 		if !ok {
 			node.RefusedBy(held.Session(), why)
 			continue

@@ -1,0 +1,118 @@
+package cluster
+
+import (
+	"context"
+	"time"
+
+	"github.com/failoverd/failoverd/cluster/clock"
+	"github.com/failoverd/failoverd/cluster/decide"
+	"github.com/failoverd/failoverd/cluster/lease"
+	"github.com/failoverd/failoverd/cluster/state"
+)
+
+// hush is a holder that is heard and hears nobody: the voters say OK, the OKs
+// are lost, and as long as it asks no voter's note grows old, so that nobody
+// would ever take over. A node whose lease has been gone for a whole lease
+// falls silent for two, long enough for a leader to close its session, and
+// then tries again: a session that was not closed is resumed.
+type hush struct {
+	session uint64
+	lapsed  *clock.Reading // since when there is no lease
+	silent  *clock.Reading // since when it is silent
+}
+
+// hushed is called often; left is what is left of the lease.
+func (n *Node) hushed(h *hush, left time.Duration) {
+	s, ok := n.Journal.Session()
+	n.mu.Lock()
+	session, idle := n.session, n.refused || n.dropped != ""
+	n.mu.Unlock()
+	if !ok || session == 0 || s.ID != session || idle || h.session != session || left > 0 && h.silent == nil {
+		*h = hush{session: session}
+		return
+	}
+	now := n.Clock.Now()
+	switch {
+	case h.silent != nil:
+		if clock.Shorter(*h.silent, now) > 2*s.TTL {
+			n.speak(session, s.TTL)
+			*h = hush{session: session}
+		}
+	case h.lapsed == nil:
+		h.lapsed = &now
+	case clock.Longer(*h.lapsed, now) > s.TTL:
+		n.Log.Warn("no majority has answered for a whole lease; falling silent, so that another may take over", "session", session)
+		n.Renewals.Drop()
+		h.silent = &now
+	}
+}
+
+// speak renews the same session again, if it still is this node's.
+func (n *Node) speak(session uint64, ttl time.Duration) {
+	n.extending.Lock()
+	defer n.extending.Unlock()
+	n.mu.Lock()
+	same := n.session == session && !n.refused && n.dropped == ""
+	n.mu.Unlock()
+	if same {
+		n.Renewals.Hold(session, ttl)
+	}
+}
+
+// deafAfter is how many of the longest lease a leader may ask without a majority
+// of the voters answering before it gives the leadership away.
+const deafAfter = 2
+
+// deaf gives the leadership away when the log's connections work and the
+// voters' answers do not arrive: such a leader can judge nobody, itself included.
+func (n *Node) deaf(led *leadership, st *state.State, p decide.Plan, c lease.Configuration) {
+	asks := false
+	for _, s := range p.Steps {
+		asks = asks || s.Kind == decide.StepAskAges || s.Kind == decide.StepConfirmClosed
+	}
+	now := n.Clock.Now()
+	limit := deafAfter * longestTTL(st, n.TTL)
+	if !asks || led.ev.answering(c.Voters, n.Self, now, limit) >= c.Majority() {
+		led.deaf = nil
+		return
+	}
+	if led.deaf == nil {
+		led.deaf = &now
+		return
+	}
+	if clock.Longer(*led.deaf, now) <= limit {
+		return
+	}
+	led.deaf = nil
+	n.Log.Warn("no majority of the voters answers this leader's questions; giving the leadership away")
+	n.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(led.Ctx, proposeLimit)
+		defer cancel()
+		if err := n.consensus().Transfer(ctx); err != nil {
+			n.Log.Warn("could not give the leadership away", "err", err)
+		}
+	})
+}
+
+func longestTTL(st *state.State, least time.Duration) time.Duration {
+	longest := least
+	for _, s := range st.Sessions {
+		if s.Status != state.SessionEnded {
+			longest = max(longest, s.TTL)
+		}
+	}
+	return longest
+}
+
+// answering counts the voters that have answered within a time, this node among them.
+func (e *evidence) answering(voters []string, self string, now clock.Reading, within time.Duration) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	count := 0
+	for _, v := range voters {
+		if at, ok := e.answered[v]; v == self || ok && clock.Longer(at, now) < within {
+			count++
+		}
+	}
+	return count
+}
