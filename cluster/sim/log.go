@@ -111,6 +111,9 @@ func (d *daemon) apply(to uint64) {
 			} else {
 				w.done(res, "")
 			}
+			if d.n.d != d {
+				return // it died of the answer
+			}
 		}
 		if e.conf != nil && c.leads && i == c.confAt {
 			d.confCommitted()
@@ -145,8 +148,10 @@ func (d *daemon) restore(kept *state.State) {
 			w.done(state.Result{}, unknown)
 		}
 	}
-	r.kept = kept
-	d.newState()
+	if d.n.d == d {
+		r.kept = kept
+		d.newState()
+	}
 }
 
 // newState makes the loops look at what has changed.
