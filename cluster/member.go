@@ -250,7 +250,12 @@ func (n *Node) open(a decide.Act) {
 		case err != nil:
 			n.Log.Debug("cannot open a session yet", "err", err)
 		case res.Refused != nil:
+			// This node's state lags, most likely: what it replaces is not the
+			// newest. Each try is an entry of the log, so it waits until it has
+			// caught up with its own refusal.
 			n.notice("session", "no session: "+res.Refused.Why)
+			n.awaitApplied(res.Index)
+			_ = sleep(n.ctx, retryOpen)
 		default:
 			n.notice("session", "")
 			n.awaitApplied(res.Index)
