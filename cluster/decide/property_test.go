@@ -1,6 +1,8 @@
 package decide
 
 import (
+	"flag"
+	"os"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -9,9 +11,6 @@ import (
 	"github.com/failoverd/failoverd/cluster/state"
 )
 
-// unexported of LeaderView do not matter to a comparison of what was decided.
-func same(a, b any) string { return cmp.Diff(a, b) }
-
 // The same view gives the same plan, and changes nothing of the view.
 func TestLeaderIsAFunction(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -19,11 +18,11 @@ func TestLeaderIsAFunction(t *testing.T) {
 		before := v.State.Clone()
 		one := Leader(v)
 		for range 5 {
-			if d := same(one, Leader(v)); d != "" {
+			if d := cmp.Diff(one, Leader(v)); d != "" {
 				t.Fatalf("twice asked, two answers: %s", d)
 			}
 		}
-		if d := same(before, v.State); d != "" {
+		if d := cmp.Diff(before, v.State); d != "" {
 			t.Fatalf("the state was changed: %s", d)
 		}
 	})
@@ -34,7 +33,7 @@ func TestMemberIsAFunction(t *testing.T) {
 		v := drawMemberView(t)
 		one := Member(v)
 		for range 5 {
-			if d := same(one, Member(v)); d != "" {
+			if d := cmp.Diff(one, Member(v)); d != "" {
 				t.Fatalf("twice asked, two answers: %s", d)
 			}
 		}
@@ -274,4 +273,13 @@ func TestMemberOpensASessionWhenAllIsStopped(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestMain keeps rapid from leaving files beside the cases: the seed that it
+// prints shows a failure again.
+func TestMain(m *testing.M) {
+	if err := flag.Set("rapid.nofailfile", "true"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
 }
