@@ -2,7 +2,7 @@
 GO ?= go
 BIN := bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -X github.com/failoverd/failoverd/cluster/daemon.Version=$(VERSION)
+LDFLAGS := -X github.com/failoverd/failoverd/cluster/daemon.Version=$(VERSION) -X main.version=$(VERSION)
 
 .PHONY: build demo test prove check bench fmt proto deps mutants clean
 
