@@ -96,19 +96,8 @@ func judge(v LeaderView, svc *state.Service, n *state.Node) Candidate {
 	if ev.Goodbye {
 		return no("said goodbye")
 	}
-	quiet, known := ev.quiet(v.Voters)
-	if !known {
-		c := no("it is not known yet whether it renews: too few voters have told")
-		c.Unknown = true
-		return c
-	}
-	switch limit := candidateQuiet(s.TTL); {
-	case quiet >= limit && ev.silence(v.Voters) < limit:
-		c := no("it is not known yet whether it still renews: what the voters told is old")
-		c.Unknown = true
-		return c
-	case quiet >= limit:
-		return no("has not renewed for %s", round(quiet))
+	if c := renews(v, s, ev, no); c != nil {
+		return *c
 	}
 	for _, f := range svc.Failures {
 		if f.Node == n.Name {
@@ -119,6 +108,31 @@ func judge(v LeaderView, svc *state.Service, n *state.Node) Candidate {
 		return no("says that it could not run it: %s", why)
 	}
 	return Candidate{Node: n.Name, Can: true, Why: "yes"}
+}
+
+// renews judges whether a node has a lease, as far as the voters tell; nil: it has.
+// A session alone is not enough: a node whose renewals reach nobody opens one
+// after the other, and would be given everything, in vain, again and again.
+func renews(v LeaderView, s *state.Session, ev SessionView, no func(string, ...any) Candidate) *Candidate {
+	limit := candidateQuiet(s.TTL)
+	renewed := ev.renewed(v.Voters)
+	verdict := func(unknown bool, format string, args ...any) *Candidate {
+		c := no(format, args...)
+		c.Unknown = unknown
+		return &c
+	}
+	if _, known := ev.quiet(v.Voters); !known {
+		return verdict(true, "it is not known yet whether it renews: too few voters have told")
+	}
+	switch {
+	case renewed < limit:
+		return nil
+	case ev.Opened && renewed > ev.Since:
+		return verdict(ev.Since < limit/2, "has not renewed yet since it opened its session")
+	case ev.silence(v.Voters) < limit:
+		return verdict(true, "it is not known yet whether it still renews: what the voters told is old")
+	}
+	return verdict(false, "has not renewed for %s", round(renewed))
 }
 
 // candidateQuiet is how long a node may be silent and still be chosen: half of

@@ -128,6 +128,9 @@ func drawLeaderView(t *rapid.T) LeaderView {
 				s.Ages[n], s.Told[n] = told+drawTime(t), told
 			}
 		}
+		if s.Opened = rapid.IntRange(0, 3).Draw(t, "opened") == 0; s.Opened {
+			s.Since = drawTime(t)
+		}
 		s.Goodbye = rapid.IntRange(0, 9).Draw(t, "goodbye") == 0
 		s.DueKnown = rapid.Bool().Draw(t, "due known")
 		s.Due = drawTime(t) - time.Second
@@ -160,7 +163,7 @@ func drawMemberView(t *rapid.T) MemberView {
 	v := MemberView{
 		State: st, Self: self, Ready: rapid.IntRange(0, 4).Draw(t, "ready") > 0,
 		Refused: rapid.IntRange(0, 5).Draw(t, "refused") == 0, Leaving: rapid.IntRange(0, 5).Draw(t, "leaving") == 0,
-		Local: map[string]Local{}, Told: map[Told]bool{},
+		Deaf: rapid.IntRange(0, 5).Draw(t, "deaf") == 0, Local: map[string]Local{}, Told: map[Told]bool{},
 	}
 	switch rapid.IntRange(0, 2).Draw(t, "lease") {
 	case 0:

@@ -64,6 +64,10 @@ type MemberView struct {
 	// Lapsed that nothing of it is left. Between the two what runs goes on.
 	Lease  bool
 	Lapsed bool
+	// Deaf is set while this daemon's renewals bring no answer of any voter, not
+	// even a refusal. The voters may well hear it: to open another session would
+	// get it services that it can never start.
+	Deaf bool
 	// Leaving: the daemon is about to stop for good and gives everything up.
 	Leaving bool
 
@@ -321,7 +325,7 @@ func (m *member) mayStart(svc *state.Service, g state.Grant) bool {
 // the one before is proven stopped.
 func (m *member) session() {
 	n := m.State.Nodes[m.Self]
-	if !m.Ready || m.Leaving || n == nil || !n.Role.Holds() {
+	if !m.Ready || m.Leaving || m.Deaf || n == nil || !n.Role.Holds() {
 		return
 	}
 	current := m.State.Sessions[n.Session]

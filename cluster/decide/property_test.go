@@ -263,8 +263,8 @@ func TestMemberOpensASessionWhenAllIsStopped(t *testing.T) {
 			if a.Kind != ActOpen {
 				continue
 			}
-			if !v.Ready || v.Leaving || a.Session != v.State.Nodes[v.Self].Session {
-				t.Fatalf("%+v while ready %v, leaving %v", a, v.Ready, v.Leaving)
+			if !v.Ready || v.Leaving || v.Deaf || a.Session != v.State.Nodes[v.Self].Session {
+				t.Fatalf("%+v while ready %v, leaving %v, deaf %v", a, v.Ready, v.Leaving, v.Deaf)
 			}
 			for name, l := range v.Local {
 				if l.Phase != PhaseStopped {

@@ -36,6 +36,7 @@ import (
 //	ages b a=100ms b=1.7s            what the voters told; others are unknown
 //	quiet b 1.7s                     every voter told the same, just now
 //	heard b 1.5s                     the answers of all but the leader itself came so long ago
+//	opened b 300ms                   its session was opened under this leadership, so long ago; or: opened b off
 //	goodbye b, sight b dead, due b 300ms, unable erp on=c why=...
 //	prepared erp to=c [done] [failed=...] [waited=1s]  or: prepared erp off
 //	counted 5s [erp]                 how long the leader counted the pause
@@ -45,7 +46,7 @@ import (
 //
 //	member b                         whose own view it is
 //	renews N                         the session that the daemon renews
-//	ready, not-ready, refused, not-refused, leaving, lease good|short|lapsed
+//	ready, not-ready, refused, not-refused, deaf, hears, leaving, lease good|short|lapsed
 //	record erp 3 active|releasing [session=N] [boot=other]  or: record erp 3 off
 //	local erp 3 running [generation=N] [failed=...] [reported]  or: local erp off
 //	told erp from=3 epoch=4 index=N
@@ -96,9 +97,9 @@ func (r *script) line(w []string) {
 		r.nodes(w[1:])
 	case "standby", "session", "service", "epoch", "failed", "move", "pause", "leads":
 		r.stateLine(w[0], a)
-	case "self", "ages", "quiet", "heard", "goodbye", "sight", "due", "unable", "prepared", "counted":
+	case "self", "ages", "quiet", "heard", "opened", "goodbye", "sight", "due", "unable", "prepared", "counted":
 		r.leaderLine(w[0], a)
-	case "member", "renews", "ready", "not-ready", "refused", "not-refused", "leaving", "lease", "record", "local", "told":
+	case "member", "renews", "ready", "not-ready", "refused", "not-refused", "deaf", "hears", "leaving", "lease", "record", "local", "told":
 		r.memberLine(w[0], a)
 	case "lead":
 		r.lead()
@@ -335,6 +336,16 @@ func (r *script) leaderLine(kind string, a args) {
 		r.tell(r.sessionOf(a.at(0)).ID, r.allAges(d))
 	case "heard":
 		r.heard(r.sessionOf(a.at(0)).ID, a.at(1))
+	case "opened":
+		id := r.sessionOf(a.at(0)).ID
+		v := r.l.Sessions[id]
+		v.Opened, v.Since = false, 0
+		if !a.has("off") {
+			d, err := time.ParseDuration(a.at(1))
+			must(err)
+			v.Opened, v.Since = true, d
+		}
+		r.l.Sessions[id] = v
 	case "goodbye":
 		id := r.sessionOf(a.at(0)).ID
 		v := r.l.Sessions[id]
@@ -381,6 +392,8 @@ func (r *script) memberLine(kind string, a args) {
 		r.m.Ready = false
 	case "refused", "not-refused":
 		r.m.Refused = kind == "refused"
+	case "deaf", "hears":
+		r.m.Deaf = kind == "deaf"
 	case "leaving":
 		r.m.Leaving = true
 	case "lease":

@@ -53,7 +53,7 @@ func openSession(v LeaderView, p *Plan, s *state.Session) {
 	limit := time.Duration(CloseAfter * float64(s.TTL))
 	ask := time.Duration(askAfter * float64(s.TTL))
 	switch {
-	case known && quiet < ask:
+	case known && quiet < ask && ev.renewed(v.Voters) < ask:
 		p.wake(ask - quiet)
 		return
 	case known && ev.silence(v.Voters) >= limit:

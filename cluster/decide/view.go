@@ -42,6 +42,11 @@ type SessionView struct {
 	// Told holds, by voter, how long ago the answer came that its age goes by. A
 	// voter may have said OK since then.
 	Told map[string]time.Duration
+	// Opened is set when the session was opened under this leadership; Since is
+	// then how long the leader has known it. A voter that has no note of it
+	// counts from its own start, which says nothing of a node that has just come.
+	Opened bool
+	Since  time.Duration
 	// Goodbye is set when the node said that everything is stopped and it leaves.
 	Goodbye bool
 	// Due is how long until no lease under the session can be left (D of
@@ -71,26 +76,39 @@ type PauseView struct {
 // longest; the longest silence among the others is the answer. known is false
 // when too few have told for every majority to have one of them.
 func (v SessionView) quiet(voters []string) (age time.Duration, known bool) {
-	return majoritySilence(voters, v.Ages)
+	return majoritySilence(voters, v.Ages, v.young)
+}
+
+// renewed is the same without the grace for a session that was just opened:
+// how long ago a majority said OK at the latest. More than Since: never yet.
+func (v SessionView) renewed(voters []string) time.Duration {
+	age, _ := majoritySilence(voters, v.Ages, func(_ string, age time.Duration) time.Duration { return age })
+	return age
 }
 
 // silence is the quiet that the voters had seen when they told, without the time
 // since: a voter may have said OK again. A leader that was held up knows old
 // answers only, and takes nothing away by them.
 func (v SessionView) silence(voters []string) time.Duration {
-	seen := make(map[string]time.Duration, len(v.Ages))
-	for name, age := range v.Ages {
-		seen[name] = age - v.Told[name]
-	}
-	age, _ := majoritySilence(voters, seen)
+	age, _ := majoritySilence(voters, v.Ages, func(voter string, age time.Duration) time.Duration {
+		return v.young(voter, age) - v.Told[voter]
+	})
 	return age
 }
 
-func majoritySilence(voters []string, told map[string]time.Duration) (age time.Duration, known bool) {
+// young bounds an age by how long the session has existed.
+func (v SessionView) young(_ string, age time.Duration) time.Duration {
+	if v.Opened {
+		return min(age, v.Since)
+	}
+	return age
+}
+
+func majoritySilence(voters []string, told map[string]time.Duration, as func(voter string, age time.Duration) time.Duration) (age time.Duration, known bool) {
 	ages := make([]time.Duration, 0, len(voters))
 	for _, name := range voters {
 		if a, ok := told[name]; ok {
-			ages = append(ages, a)
+			ages = append(ages, as(name, a))
 		}
 	}
 	leftOut := len(voters) - (len(voters)/2 + 1)
