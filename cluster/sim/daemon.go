@@ -34,6 +34,8 @@ type daemon struct {
 	blocked bool // the member's loop waits for the disk
 	looked  clock.Reading
 	begun   bool // the loops run
+	hush    hush
+	asks    *clock.Reading // since when no voter has answered a renewal; nil: one has, or none was asked
 
 	led *leadership
 }
@@ -148,6 +150,7 @@ func (d *daemon) drop(why string) {
 	}
 	d.w.say("%s renews no longer: %s", d.n.name, why)
 	d.dropped = true
+	d.asks = nil // it asks nobody any more
 	d.rounds++
 	d.held = false
 }
@@ -167,6 +170,10 @@ func (d *daemon) round(which uint64) {
 	}
 	h, conf := d.holder, d.targets()
 	session, nonce := h.Session(), h.Nonce()
+	if d.asks == nil {
+		now := d.n.Now()
+		d.asks = &now
+	}
 	seq := h.Begin(d.n.Now(), conf)
 	for _, v := range conf.Voters {
 		to := d.w.byName[v]
@@ -186,6 +193,9 @@ func (d *daemon) renewAt(voter *daemon, session, nonce, seq, config uint64) {
 		d.w.check.renewed(voter, session)
 	}
 	d.w.datagram(voter.n, d.n, ofLease, func(now *daemon) {
+		if voter != now {
+			now.asks = nil
+		}
 		if ok {
 			now.gotOK(voter.n.name, session, nonce, seq)
 		} else {
@@ -225,6 +235,11 @@ func (d *daemon) gotNo(session, nonce uint64, why lease.Reason) {
 	}
 }
 
+// deaf reports whether the others have left every renewal of a whole lease unanswered.
+func (d *daemon) deaf(ttl time.Duration) bool {
+	return d.asks != nil && clock.Longer(*d.asks, d.n.Now()) > ttl
+}
+
 // left is what is left of the lease by this machine's clocks.
 func (d *daemon) left() time.Duration {
 	if d.holder == nil {
@@ -242,6 +257,7 @@ func (d *daemon) lapseLook(held bool) {
 	if k := &d.n.disk; clock.Longer(d.looked, d.n.Now()) > hungAfter || len(k.writes) > 0 && clock.Longer(k.writes[0].since, d.n.Now()) > hungAfter {
 		d.drop("its own work has hung")
 	}
+	d.hushed(left)
 	if left <= 0 && held {
 		d.w.say("%s: the lease ran out", d.n.name)
 		for _, name := range services {
@@ -258,6 +274,36 @@ func (d *daemon) lapseLook(held bool) {
 		wait = 20 * ms
 	}
 	d.after(wait, func() { d.lapseLook(left > 0) })
+}
+
+// hush is a holder that is heard and hears nobody: as long as it asks, no voter's
+// note grows old. It falls silent for two leases, and then tries again.
+type hush struct {
+	session        uint64
+	lapsed, silent *clock.Reading
+}
+
+func (d *daemon) hushed(left time.Duration) {
+	h, s := &d.hush, d.n.disk.session
+	if s == nil || d.session == 0 || s.id != d.session || d.refused || d.dropped || h.session != d.session || left > 0 && h.silent == nil {
+		*h = hush{session: d.session}
+		return
+	}
+	now := d.n.Now()
+	switch {
+	case h.silent != nil:
+		if clock.Shorter(*h.silent, now) > 2*s.ttl {
+			d.hold(d.session, s.ttl)
+			*h = hush{session: d.session}
+		}
+	case h.lapsed == nil:
+		h.lapsed = &now
+	case clock.Longer(*h.lapsed, now) > s.ttl:
+		d.w.say("%s falls silent", d.n.name)
+		d.rounds++
+		d.held = false
+		h.silent = &now
+	}
 }
 
 // opened makes a committed session this daemon's: journal first, then renew.

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"math"
 	"slices"
 	"time"
 
@@ -18,6 +17,7 @@ type evidence struct {
 	first uint64
 
 	opened   map[uint64]clock.Reading
+	answered map[string]clock.Reading
 	asked    map[uint64]clock.Reading
 	ages     map[uint64]map[string]heard
 	closings map[uint64]*lease.Closing
@@ -41,7 +41,8 @@ type move struct {
 func newEvidence(term, first uint64) *evidence {
 	return &evidence{
 		term: term, first: first,
-		opened: map[uint64]clock.Reading{}, asked: map[uint64]clock.Reading{},
+		answered: map[string]clock.Reading{},
+		opened:   map[uint64]clock.Reading{}, asked: map[uint64]clock.Reading{},
 		ages: map[uint64]map[string]heard{}, closings: map[uint64]*lease.Closing{},
 		goodbyes: map[uint64]bool{}, moves: map[string]*move{}, pauses: map[uint64]clock.Reading{},
 	}
@@ -53,6 +54,7 @@ func (e *evidence) heardAge(s *state.Session, voter string, age time.Duration, c
 		e.ages[s.ID] = map[string]heard{}
 	}
 	e.ages[s.ID][voter] = heard{age: age, at: at}
+	e.answered[voter] = at
 	if !closed || s.Status != state.SessionClosing {
 		return
 	}
@@ -66,10 +68,10 @@ func (e *evidence) heardAge(s *state.Session, voter string, age time.Duration, c
 
 func (e *evidence) sessionView(s *state.Session, c lease.Configuration, now clock.Reading) decide.SessionView {
 	v := decide.SessionView{Ages: map[string]time.Duration{}, Told: map[string]time.Duration{}, Goodbye: e.goodbyes[s.ID]}
-	young := e.young(s.ID, now)
+	v.Since, v.Opened = e.young(s.ID, now)
 	for voter, h := range e.ages[s.ID] {
 		v.Told[voter] = clock.Shorter(h.at, now)
-		v.Ages[voter] = min(h.age+v.Told[voter], young)
+		v.Ages[voter] = h.age + v.Told[voter]
 	}
 	if closing := e.closings[s.ID]; closing != nil {
 		v.Due, v.DueKnown = closing.Due(c, now)
@@ -77,17 +79,17 @@ func (e *evidence) sessionView(s *state.Session, c lease.Configuration, now cloc
 	return v
 }
 
-// young bounds the silence of a session that was opened under this leadership.
-func (e *evidence) young(session uint64, now clock.Reading) time.Duration {
+// young tells how long a session has been known that was opened under this leadership.
+func (e *evidence) young(session uint64, now clock.Reading) (since time.Duration, opened bool) {
 	if session <= e.first {
-		return math.MaxInt64
+		return 0, false
 	}
-	since, ok := e.opened[session]
+	at, ok := e.opened[session]
 	if !ok {
-		since = now
+		at = now
 		e.opened[session] = now
 	}
-	return clock.Shorter(since, now)
+	return clock.Shorter(at, now), true
 }
 
 const askAgain = 15 * ms

@@ -131,7 +131,7 @@ var faults = map[string]action{
 			}
 		}
 		if n := w.nodes[it.node]; n.d != nil && !n.frozen && !n.suspended {
-			n.d.campaign()
+			n.d.campaign(true)
 		}
 	}},
 	"lag": {weight: 4, fault: true, do: func(w *world, it item) {
@@ -224,11 +224,15 @@ func (w *world) mend() {
 func (w *world) heal() {
 	w.say("--- all faults are over")
 	w.mend()
-	if !w.quiet && w.chance(2) {
+	switch {
+	case w.quiet:
+	case w.chance(2):
 		w.bury()
+	case w.chance(2):
+		w.maim()
 	}
 	for _, n := range w.nodes {
-		if w.gone[n] {
+		if w.gone[n] && !w.maimed {
 			continue
 		}
 		n.powerOn()
@@ -272,4 +276,21 @@ func (w *world) bury() {
 			}
 		}
 	}
+}
+
+// maim leaves one node half connected for good: it hears nobody, or nobody hears
+// it, in all traffic or in one kind. The others must do without it.
+func (w *world) maim() {
+	n := w.nodes[w.rnd.IntN(len(w.nodes))]
+	w.gone[n], w.maimed = true, true
+	l := link{cut: true, only: []traffic{"", ofLog, ofLease}[w.rnd.IntN(3)]}
+	hears := w.chance(2)
+	for i := range w.nodes {
+		if hears {
+			w.links[n.i][i] = l
+		} else {
+			w.links[i][n.i] = l
+		}
+	}
+	w.say("for good %s does not hear, or is not heard (%v), in traffic %q", n.name, hears, l.only)
 }

@@ -23,6 +23,8 @@ type leadership struct {
 	keep    []string
 	plan    decide.Plan
 
+	deaf *clock.Reading // since when no majority answers
+
 	changing bool // a change of the voters is under way
 	changed  *clock.Reading
 }
@@ -70,7 +72,34 @@ func (d *daemon) lookLead(led *leadership, look uint64) {
 	for _, s := range led.plan.Steps {
 		d.doStep(led, st, s)
 	}
+	d.unanswered(led)
 	d.stepDone(led, st)
+}
+
+// unanswered gives the leadership away when no majority of the voters answers the
+// leader's questions for two leases: such a leader can judge nobody.
+func (d *daemon) unanswered(led *leadership) {
+	asks := false
+	for _, s := range led.plan.Steps {
+		asks = asks || s.Kind == decide.StepAskAges || s.Kind == decide.StepConfirmClosed
+	}
+	now, limit := d.n.Now(), 2*d.w.timing.ttl
+	answering := 0
+	for _, v := range d.raft.conf.Voters {
+		if at, ok := led.ev.answered[v]; v == d.n.name || ok && clock.Longer(at, now) < limit {
+			answering++
+		}
+	}
+	switch {
+	case !asks || answering >= d.raft.conf.Majority():
+		led.deaf = nil
+	case led.deaf == nil:
+		led.deaf = &now
+	case clock.Longer(*led.deaf, now) > limit:
+		led.deaf = nil
+		d.w.say("%s hears no answers and gives the leadership away", d.n.name)
+		d.transfer()
+	}
 }
 
 // stepDone goes on when all proposals of a plan are answered.

@@ -159,7 +159,7 @@ func (n *node) powerOff() {
 }
 
 func (n *node) powerOn() {
-	if n.on || n.w.gone[n] {
+	if n.on || n.w.gone[n] && !n.w.maimed {
 		return
 	}
 	n.on = true

@@ -52,7 +52,7 @@ func (d *daemon) memberView(st *state.State) decide.MemberView {
 	v := decide.MemberView{
 		State: st, Self: d.n.name, Ready: self != nil && self.Started == d.nonce,
 		Lease: left > decide.ActivateMargin(ttl) && !d.dropped, Lapsed: left <= 0,
-		Session: d.session, Refused: d.refused, Leaving: d.leaving,
+		Session: d.session, Refused: d.refused, Leaving: d.leaving, Deaf: d.deaf(ttl),
 		Local: map[string]decide.Local{}, Told: d.told,
 	}
 	for _, r := range d.n.disk.records {

@@ -103,7 +103,7 @@ func (d *daemon) awaitElection() {
 			return
 		}
 		if !c.leads {
-			d.campaign()
+			d.campaign(false)
 		}
 		c.patience = d.w.timing.election + d.w.upTo(d.w.timing.election)
 		c.heard = d.w.now
@@ -112,7 +112,24 @@ func (d *daemon) awaitElection() {
 	d.after(c.patience, look)
 }
 
-func (d *daemon) campaign() {
+// transfer gives the leadership to another voter, at best.
+func (d *daemon) transfer() {
+	var others []string
+	for _, v := range d.raft.conf.Voters {
+		if v != d.n.name {
+			others = append(others, v)
+		}
+	}
+	if len(others) == 0 {
+		return
+	}
+	to := d.w.byName[others[d.w.rnd.IntN(len(others))]]
+	d.stepDown()
+	d.w.datagram(d.n, to, ofLog, func(other *daemon) { other.campaign(true) })
+}
+
+// campaign stands for election; called is set when the leader itself gives way.
+func (d *daemon) campaign(called bool) {
 	c, r := &d.raft, &d.n.raft
 	if !c.conf.Has(d.n.name) || d.n.diskHung || !c.loaded {
 		return
@@ -128,7 +145,7 @@ func (d *daemon) campaign() {
 		}
 		to := d.w.byName[v]
 		d.w.datagram(d.n, to, ofLog, func(other *daemon) {
-			if !other.vote(d.n.name, term, last, lastTerm) {
+			if !other.vote(d.n.name, term, last, lastTerm, called) {
 				return
 			}
 			d.w.datagram(to, d.n, ofLog, func(now *daemon) {
@@ -144,12 +161,12 @@ func (d *daemon) campaign() {
 
 // vote gives this node's vote, for ever, to one candidate of a term that knows as
 // much as it does. While a leader is heard nobody else is listened to.
-func (d *daemon) vote(candidate string, term, last, lastTerm uint64) bool {
+func (d *daemon) vote(candidate string, term, last, lastTerm uint64, called bool) bool {
 	c, r := &d.raft, &d.n.raft
 	if !c.loaded || d.n.diskHung || term < r.term {
 		return false
 	}
-	if c.leads || c.leader != "" && c.leader != candidate && d.w.now-c.heard < d.w.timing.election {
+	if !called && (c.leads || c.leader != "" && c.leader != candidate && d.w.now-c.heard < d.w.timing.election) {
 		return false
 	}
 	if term > r.term {

@@ -44,7 +44,8 @@ type world struct {
 	links  [][]link
 	plan   []item
 	quiet  bool
-	gone   map[*node]bool // dead for good: the others must do without
+	gone   map[*node]bool // dead or half deaf for good: the others must do without
+	maimed bool           // it is half deaf
 	check  *checker
 
 	tracing bool
