@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/failoverd/failoverd/cluster/state"
@@ -10,6 +11,10 @@ import (
 // PrepareLimit is how long a candidate may take to prepare for a planned move
 // before the order is withdrawn with that reason.
 const PrepareLimit = 10 * time.Second
+
+// StartLimit is how long a holder may leave a grant without a word that it has
+// begun with it. It renews, but does not follow the log, or hangs.
+func StartLimit(ttl time.Duration) time.Duration { return max(5*time.Second, 3*ttl) }
 
 // Leader names the next steps of the leader. It decides nothing before the
 // leader's own first entry of its term is applied: until then its view may be old.
@@ -191,6 +196,10 @@ func held(v LeaderView, p *Plan, svc *state.Service, g state.Grant, note noteFun
 		note("%s holds it under session %d, which is not its newest", g.Node, s.ID)
 		return
 	}
+	if idle := v.Unstarted[svc.Name]; idle > StartLimit(s.TTL) && Paused(v.State, svc.Name) == "" {
+		notBegun(v, p, svc, g, s, idle, note)
+		return
+	}
 	want, why := moveWanted(v, svc, g)
 	if !want {
 		note("%s holds it under epoch %d%s", g.Node, g.Epoch, why)
@@ -201,6 +210,28 @@ func held(v LeaderView, p *Plan, svc *state.Service, g state.Grant, note noteFun
 		return
 	}
 	handOver(v, p, svc, g, why, note)
+}
+
+// notBegun takes a service from a holder that renews and does nothing: it is not
+// given the service again before somebody has looked at it.
+func notBegun(v LeaderView, p *Plan, svc *state.Service, g state.Grant, s *state.Session, idle time.Duration, note noteFunc) {
+	why := fmt.Sprintf("%s renews but has not begun with epoch %d for %s: it does not follow the log, or hangs", g.Node, g.Epoch, round(idle))
+	note("%s", why)
+	p.wake(time.Second)
+	if !slices.ContainsFunc(svc.Failures, func(f state.Failure) bool { return f.Node == g.Node && f.Epoch == g.Epoch }) {
+		p.commit(svc.Name, state.ReportFailure{Service: svc.Name, Epoch: g.Epoch, Node: g.Node, Stamp: state.Stamp{Why: why}}, why)
+	}
+	for _, name := range heldUnder(v.State, s) {
+		if Paused(v.State, name) != "" {
+			return // to close the session would take that one too
+		}
+	}
+	if !slices.ContainsFunc(p.Steps, func(step Step) bool {
+		c, ok := step.Command.(state.CloseSession)
+		return ok && c.Session == s.ID
+	}) {
+		closeSession(p, s, why)
+	}
 }
 
 // waitForProof says what an ended session still needs before its policy lets go.

@@ -57,6 +57,8 @@ func commandText(st *state.State, cmd state.Command) string {
 		return fmt.Sprintf("%s %s epoch %d of %s to %s/%d as %d", c.Kind(), c.Service, c.From, c.FromNode, c.ToNode, c.ToSession, c.Epoch)
 	case state.SetPause:
 		return fmt.Sprintf("%s %s off, mark %d", c.Kind(), c.Service, c.Mark)
+	case state.ReportFailure:
+		return fmt.Sprintf("%s %s epoch %d on %s", c.Kind(), c.Service, c.Epoch, c.Node)
 	case state.RequestMove:
 		return fmt.Sprintf("%s %s cancelled, mark %d", c.Kind(), c.Service, c.Mark)
 	}

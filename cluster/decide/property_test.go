@@ -3,6 +3,7 @@ package decide
 import (
 	"flag"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -110,10 +111,12 @@ func allowedStep(t *rapid.T, v LeaderView, s Step) {
 		}
 	case state.CloseSession:
 		ev := v.Sessions[c.Session]
-		if quiet, known := ev.quiet(v.Voters); !ev.Goodbye && (!known || quiet < drawnTTL*8/10) {
+		held := heldUnder(v.State, v.State.Sessions[c.Session])
+		idle := slices.ContainsFunc(held, func(name string) bool { return v.Unstarted[name] > StartLimit(drawnTTL) })
+		if quiet, known := ev.quiet(v.Voters); !ev.Goodbye && !idle && (!known || quiet < drawnTTL*8/10) {
 			t.Fatalf("%+v by the evidence %+v", c, ev)
 		}
-		for _, name := range heldUnder(v.State, v.State.Sessions[c.Session]) {
+		for _, name := range held {
 			if Paused(v.State, name) != "" && !ev.Goodbye {
 				t.Fatalf("%+v takes %s, which is paused", c, name)
 			}

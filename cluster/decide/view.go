@@ -31,6 +31,12 @@ type LeaderView struct {
 	Pauses   map[uint64]PauseView         // by the index of the pause's mark
 	Unable   map[string]map[string]string // by service and node: why the node says that it could not run it
 
+	// Unstarted tells, by service, for how long its holder has left its epoch
+	// without beginning: counted by this leader from when no other epoch was in
+	// the way, and only while the holder's own fresh reports say nothing of it.
+	// Services that are not in it have begun, or it is not known.
+	Unstarted map[string]time.Duration
+
 	given map[string]int // grants in the plan under way, by node
 }
 
