@@ -283,7 +283,7 @@ func (w *world) bury() {
 func (w *world) maim() {
 	n := w.nodes[w.rnd.IntN(len(w.nodes))]
 	w.gone[n], w.maimed = true, true
-	l := link{cut: true, only: []traffic{"", ofLog, ofLease}[w.rnd.IntN(3)]}
+	l := link{cut: true, only: []traffic{"", ofLog, ofLease, ofOthers}[w.rnd.IntN(4)]}
 	hears := w.chance(2)
 	for i := range w.nodes {
 		if hears {

@@ -23,7 +23,9 @@ type leadership struct {
 	keep    []string
 	plan    decide.Plan
 
-	deaf *clock.Reading // since when no majority answers
+	deaf    *clock.Reading       // since when no majority answers
+	reports map[string]report    // of the other nodes
+	granted map[string]grantSeen // by service
 
 	changing bool // a change of the voters is under way
 	changed  *clock.Reading
@@ -34,7 +36,9 @@ func (d *daemon) lead() {
 	d.led = &leadership{
 		term: d.n.raft.term, ev: newEvidence(d.n.raft.term, d.voter.View().Index),
 		since: d.n.Now(), first: d.n.Now(),
+		reports: map[string]report{}, granted: map[string]grantSeen{},
 	}
+	d.survey(d.led)
 	d.lookLead(d.led, 0)
 }
 
@@ -126,6 +130,7 @@ func (d *daemon) leaderView(led *leadership, st *state.State) decide.LeaderView 
 		State: st, Self: d.n.name, Term: led.term, Voters: c.Voters,
 		Sessions: map[uint64]decide.SessionView{}, Sights: d.w.gossip(d),
 		Moves: led.ev.movesView(now), Pauses: led.ev.pausesView(st, now),
+		Unable: d.unable(led, st), Unstarted: d.unstarted(led, st),
 	}
 	for _, id := range st.SessionIDs() {
 		s := st.Sessions[id]
@@ -220,6 +225,9 @@ func stamped(cmd state.Command, by state.Stamp) state.Command {
 		fill(&c.Stamp)
 		return c
 	case state.RequestMove:
+		fill(&c.Stamp)
+		return c
+	case state.ReportFailure:
 		fill(&c.Stamp)
 		return c
 	}
