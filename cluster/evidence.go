@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"math"
 	"sync"
 	"time"
 
@@ -89,10 +88,11 @@ func (e *evidence) goodbye(session uint64) {
 func (e *evidence) sessionView(s *state.Session, c lease.Configuration, now clock.Reading) decide.SessionView {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	v := decide.SessionView{Ages: map[string]time.Duration{}, Goodbye: e.goodbyes[s.ID]}
-	young := e.young(s.ID, now)
+	v := decide.SessionView{Ages: map[string]time.Duration{}, Told: map[string]time.Duration{}, Goodbye: e.goodbyes[s.ID]}
+	v.Since, v.Opened = e.young(s.ID, now)
 	for voter, h := range e.ages[s.ID] {
-		v.Ages[voter] = min(h.age+clock.Shorter(h.at, now), young)
+		v.Told[voter] = clock.Shorter(h.at, now)
+		v.Ages[voter] = h.age + v.Told[voter]
 	}
 	if closing := e.closings[s.ID]; closing != nil {
 		v.Due, v.DueKnown = closing.Due(c, now)
@@ -100,20 +100,19 @@ func (e *evidence) sessionView(s *state.Session, c lease.Configuration, now cloc
 	return v
 }
 
-// young bounds the silence of a session that was opened under this
-// leadership: a voter without a note of it counts from its own start, and a
-// node that has just opened it had no time yet to renew. The bounds of a
-// closing session are not touched by this.
-func (e *evidence) young(session uint64, now clock.Reading) time.Duration {
+// young is how long a session that was opened under this leadership has been
+// known: a voter without a note of it counts from its own start, and a node that
+// has just opened it had no time yet to renew.
+func (e *evidence) young(session uint64, now clock.Reading) (since time.Duration, opened bool) {
 	if session <= e.first {
-		return math.MaxInt64
+		return 0, false
 	}
-	since, ok := e.opened[session]
+	first, ok := e.opened[session]
 	if !ok {
-		since = now
+		first = now
 		e.opened[session] = now
 	}
-	return clock.Shorter(since, now)
+	return clock.Shorter(first, now), true
 }
 
 // askAgain is the least time between two rounds of the same question.

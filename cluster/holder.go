@@ -15,6 +15,7 @@ import (
 // guard is told the deadline first, then the kernel's gates are armed, then the
 // clock is read again and everything is cut if the deadline has passed.
 func (n *Node) Extended(until clock.Reading) {
+	n.heardVoter()
 	n.extending.Lock()
 	defer n.extending.Unlock()
 	// A call that was held up may carry the deadline of a session that has been
@@ -63,6 +64,7 @@ func (n *Node) unguarded(now clock.Reading) {
 
 // RefusedBy is called when a voter would not renew.
 func (n *Node) RefusedBy(session uint64, why lease.Reason) {
+	n.heardVoter()
 	if why != lease.ReasonClosing && why != lease.ReasonEnded {
 		return
 	}
@@ -210,6 +212,7 @@ func (n *Node) opened(id uint64) {
 		return
 	}
 	n.Renewals.Hold(id, s.TTL)
+	n.heardVoter() // it is given a lease's time to hear somebody
 	n.guardless = nil
 	n.mu.Lock()
 	n.session, n.refused, n.dropped = id, false, ""

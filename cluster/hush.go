@@ -59,6 +59,19 @@ func (n *Node) speak(session uint64, ttl time.Duration) {
 	}
 }
 
+// heardVoter notes that a voter has answered a renewal.
+func (n *Node) heardVoter() {
+	now := n.Clock.Now()
+	n.heard.Store(&now)
+}
+
+// isDeaf reports whether no voter has answered for a whole lease: to open
+// another session would get this node services that it can never start.
+func (n *Node) isDeaf(session uint64, ttl time.Duration) bool {
+	last := n.heard.Load()
+	return session != 0 && last != nil && clock.Longer(*last, n.Clock.Now()) > ttl
+}
+
 // deafAfter is how many of the longest lease a leader may ask without a majority
 // of the voters answering before it gives the leadership away.
 const deafAfter = 2

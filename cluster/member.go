@@ -81,6 +81,7 @@ func (n *Node) memberView(st *state.State) decide.MemberView {
 	if s := st.Sessions[n.session]; s != nil {
 		ttl = s.TTL // a session keeps the lease that it was opened with
 	}
+	v.Deaf = n.dropped == "" && n.isDeaf(v.Session, ttl) // who does not ask is not answered
 	v.Lease, v.Lapsed = left > decide.ActivateMargin(ttl), left <= 0
 	if n.dropped != "" {
 		v.Lease = false

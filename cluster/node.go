@@ -78,6 +78,7 @@ type Node struct {
 	extending sync.Mutex     // held while the guard and the gates are told a deadline, or a session
 	guardless *clock.Reading // since when the guard takes no deadline; guarded by extending
 
+	heard  atomic.Pointer[clock.Reading] // when a voter last answered a renewal, be it by a refusal
 	looked atomic.Pointer[clock.Reading] // when the member's loop last began a look
 	lead   atomic.Pointer[leadership]
 }
