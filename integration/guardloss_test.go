@@ -191,8 +191,8 @@ func TestGateFlushed(t *testing.T) {
 
 // A daemon that is restarted by an operator's word leaves its service alone.
 func TestNodeRestartLosesNothing(t *testing.T) {
-	ctx := limited(t, 40*time.Second)
-	r := newRig(ctx, t, lab.RigOptions{})
+	ctx := limited(t, 60*time.Second)
+	r := newRig(ctx, t, lab.RigOptions{Profile: "default"})
 	m, err := r.Measure(ctx, func(holder *lab.Host, _ lab.Status) error {
 		starts := func() int { return strings.Count(read(r.Failoverd.LogFile(holder)), "msg=running") }
 		before, pid := starts(), r.Failoverd.Daemon(holder).Pid()
