@@ -131,6 +131,7 @@ func drawLeaderView(t *rapid.T) LeaderView {
 		if s.Opened = rapid.IntRange(0, 3).Draw(t, "opened") == 0; s.Opened {
 			s.Since = drawTime(t)
 		}
+		s.Asked = drawTime(t)
 		s.Goodbye = rapid.IntRange(0, 9).Draw(t, "goodbye") == 0
 		s.DueKnown = rapid.Bool().Draw(t, "due known")
 		s.Due = drawTime(t) - time.Second

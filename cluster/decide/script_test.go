@@ -35,7 +35,8 @@ import (
 //	self a
 //	ages b a=100ms b=1.7s            what the voters told; others are unknown
 //	quiet b 1.7s                     every voter told the same, just now
-//	heard b 1.5s                     the answers of all but the leader itself came so long ago
+//	heard b 1.5s                     the answers of all but the leader itself came so long ago; c=2s for one of them
+//	asked b 300ms                    how long ago the voters were asked of its session
 //	opened b 300ms                   its session was opened under this leadership, so long ago; or: opened b off
 //	unstarted erp 7s                 or: unstarted erp off
 //	goodbye b, sight b dead, due b 300ms, unable erp on=c why=...
@@ -98,7 +99,7 @@ func (r *script) line(w []string) {
 		r.nodes(w[1:])
 	case "standby", "session", "service", "epoch", "failed", "move", "pause", "leads":
 		r.stateLine(w[0], a)
-	case "self", "ages", "quiet", "heard", "opened", "goodbye", "sight", "due", "unable", "unstarted", "prepared", "counted":
+	case "self", "ages", "quiet", "heard", "asked", "opened", "goodbye", "sight", "due", "unable", "unstarted", "prepared", "counted":
 		r.leaderLine(w[0], a)
 	case "member", "renews", "ready", "not-ready", "refused", "not-refused", "deaf", "hears", "leaving", "lease", "record", "local", "told":
 		r.memberLine(w[0], a)
@@ -169,14 +170,16 @@ func (r *script) tell(session uint64, ages map[string]time.Duration) {
 	r.l.Sessions[session] = v
 }
 
-func (r *script) heard(session uint64, ago string) {
-	d, err := time.ParseDuration(ago)
+func (r *script) heard(session uint64, a args) {
+	all, err := time.ParseDuration(a.at(1))
 	must(err)
 	v := r.l.Sessions[session]
 	v.Told = map[string]time.Duration{}
 	for name := range v.Ages {
-		if name != r.l.Self {
-			v.Told[name] = d
+		if _, own := a.key[name]; own {
+			v.Told[name] = a.duration(name)
+		} else if name != r.l.Self {
+			v.Told[name] = all
 		}
 	}
 	r.l.Sessions[session] = v
@@ -336,7 +339,14 @@ func (r *script) leaderLine(kind string, a args) {
 		must(err)
 		r.tell(r.sessionOf(a.at(0)).ID, r.allAges(d))
 	case "heard":
-		r.heard(r.sessionOf(a.at(0)).ID, a.at(1))
+		r.heard(r.sessionOf(a.at(0)).ID, a)
+	case "asked":
+		id := r.sessionOf(a.at(0)).ID
+		v := r.l.Sessions[id]
+		d, err := time.ParseDuration(a.at(1))
+		must(err)
+		v.Asked = d
+		r.l.Sessions[id] = v
 	case "opened":
 		id := r.sessionOf(a.at(0)).ID
 		v := r.l.Sessions[id]

@@ -55,6 +55,11 @@ func openSession(v LeaderView, p *Plan, s *state.Session) {
 	switch {
 	case known && quiet < ask && ev.renewed(v.Voters) < ask:
 		p.wake(ask - quiet)
+		if ev.Asked > 0 && ev.unheard(v.Voters, ask) {
+			// The others' silence hides behind those who told: a voter that is
+			// dead is asked now and then, and a leader that no one answers sees it.
+			askUnheard(p, s, ask-ev.Asked)
+		}
 		return
 	case known && ev.silence(v.Voters) >= limit:
 		silent(v, p, s, quiet)
@@ -65,6 +70,16 @@ func openSession(v LeaderView, p *Plan, s *state.Session) {
 	if known && quiet < limit {
 		p.wake(limit - quiet)
 	}
+}
+
+// askUnheard asks the voters again that did not answer, at a leisurely pace.
+func askUnheard(p *Plan, s *state.Session, wait time.Duration) {
+	if wait > 0 {
+		p.wake(wait)
+		return
+	}
+	p.add(Step{Kind: StepAskAges, Session: s.ID, Node: s.Node, Why: "not every voter has told of " + s.Node + "'s renewals lately"})
+	p.wake(retryAsk)
 }
 
 // silent closes the session of a node that no majority has heard, unless

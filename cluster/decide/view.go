@@ -48,6 +48,8 @@ type SessionView struct {
 	// Told holds, by voter, how long ago the answer came that its age goes by. A
 	// voter may have said OK since then.
 	Told map[string]time.Duration
+	// Asked is how long ago the leader last asked the voters; 0: never, or not known.
+	Asked time.Duration
 	// Opened is set when the session was opened under this leadership; Since is
 	// then how long the leader has known it. A voter that has no note of it
 	// counts from its own start, which says nothing of a node that has just come.
@@ -100,6 +102,16 @@ func (v SessionView) silence(voters []string) time.Duration {
 		return v.young(voter, age) - v.Told[voter]
 	})
 	return age
+}
+
+// unheard reports whether a voter has not told for longer than a limit, or never.
+func (v SessionView) unheard(voters []string, limit time.Duration) bool {
+	for _, name := range voters {
+		if _, told := v.Ages[name]; !told || v.Told[name] >= limit {
+			return true
+		}
+	}
+	return false
 }
 
 // young bounds an age by how long the session has existed.

@@ -69,6 +69,9 @@ func (e *evidence) heardAge(s *state.Session, voter string, age time.Duration, c
 func (e *evidence) sessionView(s *state.Session, c lease.Configuration, now clock.Reading) decide.SessionView {
 	v := decide.SessionView{Ages: map[string]time.Duration{}, Told: map[string]time.Duration{}, Goodbye: e.goodbyes[s.ID]}
 	v.Since, v.Opened = e.young(s.ID, now)
+	if at, ok := e.asked[s.ID]; ok {
+		v.Asked = max(clock.Shorter(at, now), 1)
+	}
 	for voter, h := range e.ages[s.ID] {
 		v.Told[voter] = clock.Shorter(h.at, now)
 		v.Ages[voter] = h.age + v.Told[voter]

@@ -83,9 +83,9 @@ func (d *daemon) lookLead(led *leadership, look uint64) {
 // unanswered gives the leadership away when no majority of the voters answers the
 // leader's questions for two leases: such a leader can judge nobody.
 func (d *daemon) unanswered(led *leadership) {
-	asks := false
-	for _, s := range led.plan.Steps {
-		asks = asks || s.Kind == decide.StepAskAges || s.Kind == decide.StepConfirmClosed
+	asks := false // every session that has not ended is asked about now and then
+	for _, s := range d.voter.View().Sessions {
+		asks = asks || s.Status != state.SessionEnded
 	}
 	now, limit := d.n.Now(), 2*d.w.timing.ttl
 	answering := 0
