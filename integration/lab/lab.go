@@ -195,11 +195,18 @@ func (l *Lab) Hosts() []*Host {
 	return append([]*Host(nil), l.hosts...)
 }
 
+// BinVariable names the environment variable that says where the programs to
+// test are, for programs built another way than by make build.
+const BinVariable = "FAILOVERD_LAB_BIN"
+
 // Bin gives the directory of the project's programs: Options.Bin, else bin
 // beside the go.mod above the working directory or above this program.
 func (l *Lab) Bin() (string, error) {
 	if l.options.Bin != "" {
 		return l.options.Bin, nil
+	}
+	if dir := os.Getenv(BinVariable); dir != "" {
+		return dir, nil
 	}
 	root, err := ModuleRoot()
 	if err != nil {
