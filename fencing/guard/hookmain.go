@@ -41,6 +41,7 @@ func hookMain() int {
 		fmt.Fprintln(os.Stderr, "hook:", err)
 		return 1
 	}
+	heedSignals()
 	unix.CloseOnExec(controlFD)
 	ctl, err := packetConn(os.NewFile(controlFD, "control"))
 	if err != nil {

@@ -53,6 +53,7 @@ func initMain() int {
 		fmt.Fprintln(os.Stderr, "init: ask to die with the guard:", err)
 		return 1
 	}
+	heedSignals()
 	sparePrograms()
 	unix.CloseOnExec(controlFD)
 	ctl, err := packetConn(os.NewFile(controlFD, "control"))
