@@ -29,11 +29,11 @@ const (
 )
 
 type result struct {
-	name, why string
-	verdict   verdict
-	by        string // the tests that failed
-	detail    string
-	took      time.Duration
+	mutant
+	verdict verdict
+	by      string // the test that failed first
+	detail  string
+	took    time.Duration
 }
 
 // hunt runs mutants.
@@ -47,51 +47,59 @@ type hunt struct {
 
 // baseline runs each set of tests once without a mutant: one that fails by
 // itself would seem to catch everything.
-func (h *hunt) baseline(ctx context.Context, all []mutant) error {
-	done := map[string]bool{}
+func (h *hunt) baseline(ctx context.Context, all []mutant, jobs int) error {
+	var keys []string
 	for _, m := range all {
-		key := strings.Join(m.tests, " ")
-		if done[key] {
-			continue
-		}
-		done[key] = true
-		// The build cache spares the work when nothing has changed since.
-		out, err := h.goTest(ctx, m.tests)
-		if err != nil {
-			return fmt.Errorf("without a mutant, go test %s: %w\n%s", key, err, tail(out))
-		}
+		keys = append(keys, strings.Join(m.tests, " "))
 	}
-	return nil
+	slices.Sort(keys)
+	keys = slices.Compact(keys)
+	errs := make([]error, len(keys))
+	inTurn(len(keys), jobs, func(i int) {
+		// The build cache spares the work when nothing has changed since.
+		out, err := h.goTest(ctx, nil, "LC_ALL=C", strings.Fields(keys[i]))
+		if err != nil {
+			errs[i] = fmt.Errorf("without a mutant, go test %s: %w\n%s", keys[i], err, tail(out))
+		}
+	})
+	return errors.Join(errs...)
 }
 
-// run breaks the code in one way and looks whether its tests fail.
+// run breaks the code in one way and looks whether its tests fail. One call of
+// go test builds and runs them; it is ended soon after the first failure, which
+// is all that must be known.
 func (h *hunt) run(ctx context.Context, m mutant) (r result) {
-	r = result{name: m.name, why: m.why}
+	r = result{mutant: m}
 	began := time.Now()
 	defer func() { r.took = time.Since(began) }()
 
-	overlay, err := h.overlay(m)
+	dir := filepath.Join(h.tmp, m.name)
+	overlay, err := h.overlay(m, dir)
 	if err != nil {
 		r.verdict, r.detail = doesNotFit, err.Error()+"\n"
 		return r
 	}
-	build := append([]string{"-run=^$", overlay}, packages(m.tests)...)
-	if out, err := h.goTest(ctx, build); ctx.Err() != nil {
-		r.verdict = interrupted
-		return r
-	} else if err != nil {
-		r.verdict, r.detail = doesNotBuild, tail(out)
+	// What tests that are ended leave behind goes with this directory, of a short
+	// name, since tests have sockets in it.
+	tmp, err := os.MkdirTemp("", "fm")
+	if err != nil {
+		r.verdict, r.detail = doesNotBuild, err.Error()+"\n"
 		return r
 	}
-	out, err := h.goTest(ctx, append([]string{"-count=1", "-json", overlay}, m.tests...))
+	defer os.RemoveAll(tmp)
+
+	var failure failure
+	out, err := h.goTest(ctx, &failure, "TMPDIR="+tmp, append([]string{"-count=1", "-failfast", "-json", overlay}, m.tests...))
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
 		r.verdict = interrupted
+	case failure.build:
+		r.verdict, r.detail = doesNotBuild, tail(plain(out))
 	case err == nil:
 		r.verdict = survived
-	case errors.As(err, &exit):
-		r.verdict, r.by = caught, failed(out)
+	case failure.seen || errors.As(err, &exit):
+		r.verdict, r.by = caught, failure.text()
 	default:
 		r.verdict, r.detail = doesNotBuild, err.Error()+"\n"
 	}
@@ -99,7 +107,7 @@ func (h *hunt) run(ctx context.Context, m mutant) (r result) {
 }
 
 // overlay writes the broken file and what tells the compiler of it.
-func (h *hunt) overlay(m mutant) (flag string, err error) {
+func (h *hunt) overlay(m mutant, dir string) (flag string, err error) {
 	path := filepath.Join(h.root, m.file)
 	source, err := os.ReadFile(path)
 	if err != nil {
@@ -109,7 +117,6 @@ func (h *hunt) overlay(m mutant) (flag string, err error) {
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(h.tmp, m.name)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", err
 	}
@@ -125,55 +132,45 @@ func (h *hunt) overlay(m mutant) (flag string, err error) {
 	return "-overlay=" + list, nil
 }
 
+// failGrace is how long tests may clean up once one of them has failed.
+const failGrace = 3 * time.Second
+
 // goTest runs go test in a process group of its own, so that what hangs can be
-// ended with everything that it started.
-func (h *hunt) goTest(ctx context.Context, args []string) ([]byte, error) {
+// ended with everything that it started. With a failure to fill in, the output
+// is that of -json, and the run ends at the first failure.
+func (h *hunt) goTest(ctx context.Context, f *failure, env string, args []string) ([]byte, error) {
 	// Go's own timeout comes first: it says which test hung.
 	ctx, cancel := context.WithTimeout(ctx, h.timeout+time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-vet=off", "-timeout=" + h.timeout.String()}, args...)...)
 	cmd.Dir = h.root
+	cmd.Env = append(os.Environ(), env)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 10 * time.Second
-	out, err := cmd.CombinedOutput()
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if f != nil {
+		var timer *time.Timer
+		cmd.Stdout = &watcher{keep: &out, failure: f, first: func() {
+			if !f.build {
+				timer = time.AfterFunc(failGrace, cancel)
+			}
+		}}
+		defer func() {
+			if timer != nil {
+				timer.Stop()
+			}
+		}()
+	}
+	cmd.Stderr = cmd.Stdout
+	err := cmd.Run()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.log != nil {
-		fmt.Fprintf(h.log, "$ go %s\n%s", strings.Join(cmd.Args[1:], " "), out)
+		fmt.Fprintf(h.log, "$ go %s\n%s", strings.Join(cmd.Args[1:], " "), out.Bytes())
 	}
-	return out, err
-}
-
-// packages takes the packages out of the arguments of go test.
-func packages(args []string) []string {
-	return slices.DeleteFunc(slices.Clone(args), func(a string) bool { return strings.HasPrefix(a, "-") })
-}
-
-// failed names the tests that failed, from the events of go test -json.
-func failed(out []byte) string {
-	var names []string
-	hung := ""
-	for line := range bytes.Lines(out) {
-		var e struct{ Action, Test, Output string }
-		if json.Unmarshal(line, &e) != nil {
-			continue
-		}
-		if strings.HasPrefix(e.Output, "panic: test timed out") {
-			hung = " (hung)"
-		}
-		if e.Action == "fail" && e.Test != "" && !strings.Contains(e.Test, "/") {
-			names = append(names, e.Test)
-		}
-	}
-	if len(names) == 0 {
-		return "the whole package" + hung
-	}
-	text := names[0]
-	if len(names) > 1 {
-		text += fmt.Sprintf(" and %d more", len(names)-1)
-	}
-	return text + hung
+	return out.Bytes(), err
 }
 
 // tail is the end of an output, indented.

@@ -14,7 +14,10 @@
 // catches, or that does not compile, is a failure, and so is a test that fails
 // without one.
 //
-//	go run ./integration/mutant [-run REGEXP] [-v] [-j 1|2] [-timeout 2m]
+// The tests of a mutant are ended at the first that fails, so name those first
+// that are cheap. With -table the result is also written as a table in Markdown.
+//
+//	go run ./integration/mutant [-run REGEXP] [-table FILE] [-v] [-j 1|2] [-timeout 2m]
 package main
 
 import (
@@ -47,6 +50,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	verbose := flags.Bool("v", false, "show the output of the tests")
 	jobs := flags.Int("j", 1, "how many mutants at a time: 1 or 2")
 	timeout := flags.Duration("timeout", 2*time.Minute, "for the tests of one mutant; a test that hangs has caught it")
+	table := flags.String("table", "", "write who caught which mutant to this file, in Markdown")
 	dir := flags.String("dir", "", "directory of the mutants (default integration/mutant/mutants of the module)")
 	if flags.Parse(args) != nil {
 		return 2
@@ -84,27 +88,40 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	if *verbose {
 		h.log = errs
 	}
-	if err := h.baseline(ctx, all); err != nil {
+	if err := h.baseline(ctx, all, *jobs); err != nil {
 		fmt.Fprintln(errs, "mutant:", err)
 		return 1
 	}
-	return report(out, h.runAll(ctx, all, *jobs))
+	results := h.runAll(ctx, all, *jobs)
+	code := report(out, results)
+	if *table != "" {
+		if err := writeTable(*table, results); err != nil {
+			fmt.Fprintln(errs, "mutant:", err)
+			return 1
+		}
+	}
+	return code
 }
 
 // runAll runs the mutants, a few at a time, and returns the results in their order.
 func (h *hunt) runAll(ctx context.Context, all []mutant, jobs int) []result {
 	results := make([]result, len(all))
+	inTurn(len(all), jobs, func(i int) { results[i] = h.run(ctx, all[i]) })
+	return results
+}
+
+// inTurn calls f for 0 to n-1, so many at a time.
+func inTurn(n, jobs int, f func(i int)) {
 	turns := make(chan struct{}, jobs)
 	var wg sync.WaitGroup
-	for i, m := range all {
+	for i := range n {
 		turns <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-turns }()
-			results[i] = h.run(ctx, m)
+			f(i)
 		})
 	}
 	wg.Wait()
-	return results
 }
 
 // report prints the table and returns the exit code.

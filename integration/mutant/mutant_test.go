@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -18,9 +19,6 @@ func TestParse(t *testing.T) {
 	}
 	if m.why != "because" || len(m.tests) != 2 || len(m.swaps) != 2 || m.swaps[0] != (swap{"a\nb", "c"}) || m.swaps[1] != (swap{"d", ""}) {
 		t.Errorf("parsed %+v", m)
-	}
-	if got := packages(m.tests); len(got) != 1 || got[0] != "./cluster/clock" {
-		t.Errorf("packages %v", got)
 	}
 	got, err := m.mutate("1 a\nb 2 d 3")
 	if err != nil || got != "1 c 2  3" {
@@ -55,20 +53,66 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func TestFailed(t *testing.T) {
-	events := `{"Action":"run","Test":"TestA"}
-{"Action":"fail","Test":"TestA/sub"}
-{"Action":"fail","Test":"TestA"}
+func TestFailure(t *testing.T) {
+	for want, events := range map[string]string{
+		"cluster/lease TestA": `{"Action":"run","Test":"TestA"}
+{"Action":"fail","Package":"github.com/failoverd/failoverd/cluster/lease","Test":"TestA/sub"}
+{"Action":"fail","Package":"github.com/failoverd/failoverd/cluster/lease","Test":"TestA"}
 {"Action":"pass","Test":"TestB"}
 {"Action":"fail","Test":"TestC"}
 not an event
-{"Action":"fail","Package":"p"}`
-	if got := failed([]byte(events)); got != "TestA and 1 more" {
-		t.Errorf("failed %q", got)
+{"Action":"fail","Package":"p"}
+`,
+		"p the whole package (hung)": `{"Action":"output","Output":"panic: test timed out after 1s\n"}
+{"Action":"fail","Package":"p"}
+`,
+	} {
+		// However the output is cut, it says the same, and says it once.
+		for _, size := range []int{1, 7, len(events)} {
+			var f failure
+			var keep bytes.Buffer
+			calls := 0
+			w := &watcher{keep: &keep, failure: &f, first: func() { calls++ }}
+			for part := range slices.Chunk([]byte(events), size) {
+				if _, err := w.Write(part); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := f.text(); got != want || calls != 1 || keep.String() != events {
+				t.Errorf("by %d bytes: %q with %d calls, not %q", size, got, calls, want)
+			}
+		}
 	}
-	hung := `{"Action":"output","Output":"panic: test timed out after 1s\n"}`
-	if got := failed([]byte(hung)); got != "the whole package (hung)" {
-		t.Errorf("failed %q", got)
+	var f failure
+	f.line([]byte(`{"Action":"build-fail","ImportPath":"p"}`))
+	if !f.build || !f.seen {
+		t.Error("a failed build is not noticed")
+	}
+}
+
+func TestTable(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "table.md")
+	all := []result{
+		{mutant: mutant{name: "lease-a", why: "a | b", file: "cluster/lease/holder.go", tests: []string{"./cluster/lease"}}, verdict: caught, by: "cluster/lease TestA"},
+		{mutant: mutant{name: "sim-b", why: "b", file: "x.go", tests: []string{"./cluster/sim"}}, verdict: caught, by: "cluster/sim TestSeeds"},
+		{mutant: mutant{name: "x-c", why: "c", file: "x.go"}, verdict: survived},
+	}
+	if err := writeTable(file, all); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"2 of 3 caught: 1 by a test, 1 by the simulation",
+		"| `lease-a` | a \\| b | test: `cluster/lease` TestA |\n",
+		"| `sim-b` | b | simulation: `cluster/sim` TestSeeds |\n",
+		"| `x-c` | c | **SURVIVED** |\n",
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
 	}
 }
 
