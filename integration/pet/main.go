@@ -11,6 +11,15 @@
 //	POST /add?n=7    the same, once 7 is in the set and on the disk
 //	GET  /health     200 while the disk can be read
 //
+// Beside them stand any number of registers and sets that are kept in memory
+// while the service runs, as a database keeps them: two instances at once
+// answer from old memory and write over each other.
+//
+//	GET  /register?key=1       the value of the register
+//	POST /register?key=1&n=7   the same, once it is 7 on the disk
+//	GET  /set?key=1            "members" are those of the set
+//	POST /set?key=1&n=7        once 7 is in the set and on the disk
+//
 // When the disk shows that a newer epoch has begun, this instance should no
 // longer live. It says so in the file "violations" and, unless -refuse is
 // given, goes on: hiding a second holder is not its business.
@@ -69,6 +78,10 @@ func run() error {
 		s.store = store
 		defer store.close()
 		go store.guard(ctx)
+		if s.book, err = openBook(*dir, *node, epoch); err != nil {
+			return err
+		}
+		defer s.book.close()
 	}
 	// The port is opened before the address comes to this host, and on every
 	// address, so that nothing has to be bound when it does.

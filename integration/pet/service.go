@@ -12,6 +12,7 @@ type service struct {
 	epoch  uint64
 	refuse bool
 	store  *store // nil: no state
+	book   *book  // nil: no state
 }
 
 // reply is the body of every answer.
@@ -20,6 +21,8 @@ type reply struct {
 	Epoch    uint64 `json:"epoch"`
 	Sequence uint64 `json:"sequence"`
 	Value    int64  `json:"value"`
+	// Members are what a set has, in order.
+	Members []uint64 `json:"members,omitempty"`
 }
 
 func (s *service) handler() http.Handler {
@@ -53,7 +56,54 @@ func (s *service) handler() http.Handler {
 		sequence, value, err := s.store.read()
 		s.finish(w, sequence, value, err)
 	})
+	if s.book != nil {
+		s.openBook(mux)
+	}
 	return mux
+}
+
+// openBook adds what the book answers.
+func (s *service) openBook(mux *http.ServeMux) {
+	mux.HandleFunc("GET /register", s.keyed(func(key uint32, _ uint64) (r reply, err error) {
+		sequence, value, err := s.book.read(key)
+		return reply{Sequence: sequence, Value: int64(value)}, err
+	}))
+	mux.HandleFunc("POST /register", s.keyed(func(key uint32, n uint64) (r reply, err error) {
+		r.Sequence, err = s.book.change(opWrite, key, n)
+		r.Value = int64(n)
+		return r, err
+	}))
+	mux.HandleFunc("GET /set", s.keyed(func(key uint32, _ uint64) (r reply, err error) {
+		r.Sequence, r.Members, err = s.book.members(key)
+		return r, err
+	}))
+	mux.HandleFunc("POST /set", s.keyed(func(key uint32, n uint64) (r reply, err error) {
+		r.Sequence, err = s.book.change(opAdd, key, n)
+		r.Value = int64(n)
+		return r, err
+	}))
+}
+
+// keyed reads the key and the number of a request to the book.
+func (s *service) keyed(do func(key uint32, n uint64) (reply, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		key, err := strconv.ParseUint(r.FormValue("key"), 10, 32)
+		if err != nil {
+			http.Error(w, "key must be a number below 2^32", http.StatusBadRequest)
+			return
+		}
+		n, err := strconv.ParseUint(r.FormValue("n"), 10, 63)
+		if err != nil && r.Method != http.MethodGet {
+			http.Error(w, "n must be a number below 2^63", http.StatusBadRequest)
+			return
+		}
+		answer, err := do(uint32(key), n)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		s.send(w, answer)
+	}
 }
 
 func (s *service) finish(w http.ResponseWriter, sequence uint64, value int64, err error) {
@@ -68,7 +118,13 @@ func (s *service) finish(w http.ResponseWriter, sequence uint64, value int64, er
 }
 
 func (s *service) answer(w http.ResponseWriter, sequence uint64, value int64) {
-	body, err := json.Marshal(reply{Node: s.node, Epoch: s.epoch, Sequence: sequence, Value: value})
+	s.send(w, reply{Sequence: sequence, Value: value})
+}
+
+// send answers in the name of this node and epoch.
+func (s *service) send(w http.ResponseWriter, r reply) {
+	r.Node, r.Epoch = s.node, s.epoch
+	body, err := json.Marshal(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return

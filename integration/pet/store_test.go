@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
@@ -190,10 +191,10 @@ func TestHTTP(t *testing.T) {
 		_ = json.NewDecoder(response.Body).Decode(&r) // an error's body is no reply
 		return response.StatusCode, r
 	}
-	if code, r := call("POST", "/add?n=9"); code != 200 || r != (reply{"a", 4, 1, 9}) {
+	if code, r := call("POST", "/add?n=9"); code != 200 || !reflect.DeepEqual(r, reply{Node: "a", Epoch: 4, Sequence: 1, Value: 9}) {
 		t.Errorf("add: %d %+v", code, r)
 	}
-	if code, r := call("GET", "/get?n=2"); code != 200 || r != (reply{"a", 4, 1, 9}) {
+	if code, r := call("GET", "/get?n=2"); code != 200 || !reflect.DeepEqual(r, reply{Node: "a", Epoch: 4, Sequence: 1, Value: 9}) {
 		t.Errorf("get: %d %+v", code, r)
 	}
 	if code, _ := call("POST", "/add?n=x"); code != 400 {
