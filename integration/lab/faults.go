@@ -23,6 +23,7 @@ type cut struct {
 	percent  uint32 // of the frames; 100: all
 	protocol byte   // IPPROTO_TCP, IPPROTO_UDP, or 0 for every frame
 	port     uint16 // destination port of protocol; 0: every port
+	by       *Imposed
 }
 
 // Partition cuts the hosts off from all others, both ways, while they still
