@@ -90,7 +90,9 @@ func parseElement(el []byte) (addr netip.Addr, left time.Duration, ok bool) {
 				}
 			})
 		case typ == unix.NFTA_SET_ELEM_EXPIRATION && len(v) == 8:
-			left = time.Duration(binary.BigEndian.Uint64(v)) * time.Millisecond
+			// The kernel takes timeouts of up to 584 years; a Duration ends at 292.
+			ms := min(binary.BigEndian.Uint64(v), uint64(forever/time.Millisecond))
+			left = time.Duration(ms) * time.Millisecond
 		}
 	})
 	return addr, left, ok
