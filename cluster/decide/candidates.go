@@ -3,7 +3,6 @@ package decide
 import (
 	"fmt"
 	"slices"
-	"sort"
 	"time"
 
 	"github.com/failoverd/failoverd/cluster/state"
@@ -27,7 +26,7 @@ type Candidate struct {
 // come before the others; among them priority decides, then whoever held the
 // service last, then who does not lead, then who holds fewer services, then the name.
 func Candidates(v LeaderView, svc *state.Service) []Candidate {
-	var list []Candidate
+	list := make([]Candidate, 0, len(v.State.Nodes))
 	last := ""
 	if g := svc.Newest(); g != nil {
 		last = g.Node
@@ -40,7 +39,15 @@ func Candidates(v LeaderView, svc *state.Service) []Candidate {
 		c.held = holds(v.State, name) + v.given[name]
 		list = append(list, c)
 	}
-	sort.SliceStable(list, func(i, j int) bool { return better(list[i], list[j]) })
+	slices.SortStableFunc(list, func(a, b Candidate) int {
+		switch {
+		case better(a, b):
+			return -1
+		case better(b, a):
+			return 1
+		}
+		return 0
+	})
 	return list
 }
 
@@ -115,18 +122,19 @@ func judge(v LeaderView, svc *state.Service, n *state.Node) Candidate {
 // after the other, and would be given everything, in vain, again and again.
 func renews(v LeaderView, s *state.Session, ev SessionView, no func(string, ...any) Candidate) *Candidate {
 	limit := candidateQuiet(s.TTL)
-	renewed := ev.renewed(v.Voters)
+	renewed, known := ev.renewed(v.Voters)
+	if known && renewed < limit {
+		return nil
+	}
 	verdict := func(unknown bool, format string, args ...any) *Candidate {
 		c := no(format, args...)
 		c.Unknown = unknown
 		return &c
 	}
-	if _, known := ev.quiet(v.Voters); !known {
+	if !known {
 		return verdict(true, "it is not known yet whether it renews: too few voters have told")
 	}
 	switch {
-	case renewed < limit:
-		return nil
 	case ev.Opened && renewed > ev.Since:
 		return verdict(ev.Since < limit/2, "has not renewed yet since it opened its session")
 	case ev.silence(v.Voters) < limit:
@@ -144,7 +152,7 @@ func nodeNames(st *state.State) []string {
 	for name := range st.Nodes {
 		names = append(names, name)
 	}
-	sort.Strings(names)
+	slices.Sort(names)
 	return names
 }
 
@@ -153,6 +161,6 @@ func serviceNames(st *state.State) []string {
 	for name := range st.Services {
 		names = append(names, name)
 	}
-	sort.Strings(names)
+	slices.Sort(names)
 	return names
 }

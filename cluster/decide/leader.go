@@ -267,13 +267,8 @@ func moveWanted(v LeaderView, svc *state.Service, g state.Grant) (bool, string) 
 			return true, fmt.Sprintf("%s cannot run it: %s", g.Node, f.Why)
 		}
 	}
-	for _, c := range Candidates(v, svc) {
-		if c.Node != g.Node {
-			continue
-		}
-		if len(svc.Spec.Nodes) > 0 && !contains(svc.Spec.Nodes, g.Node) {
-			return true, fmt.Sprintf("%s is no longer among the nodes that %s names", g.Node, svc.Name)
-		}
+	if !svc.Spec.Allows(g.Node) {
+		return true, fmt.Sprintf("%s is no longer among the nodes that %s names", g.Node, svc.Name)
 	}
 	if svc.Spec.Failback {
 		best, none := choose(v, svc, "")
@@ -282,15 +277,6 @@ func moveWanted(v LeaderView, svc *state.Service, g state.Grant) (bool, string) 
 		}
 	}
 	return false, ""
-}
-
-func contains(list []string, s string) bool {
-	for _, e := range list {
-		if e == s {
-			return true
-		}
-	}
-	return false
 }
 
 // handOver prepares the candidate first, and then commits one conditional entry.

@@ -50,10 +50,11 @@ func openSession(v LeaderView, p *Plan, s *state.Session) {
 		return
 	}
 	quiet, known := ev.quiet(v.Voters)
+	renewed, _ := ev.renewed(v.Voters)
 	limit := time.Duration(CloseAfter * float64(s.TTL))
 	ask := time.Duration(askAfter * float64(s.TTL))
 	switch {
-	case known && quiet < ask && ev.renewed(v.Voters) < ask:
+	case known && quiet < ask && renewed < ask:
 		p.wake(ask - quiet)
 		if ev.Asked > 0 && ev.unheard(v.Voters, ask) {
 			// The others' silence hides behind those who told: a voter that is

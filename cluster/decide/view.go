@@ -89,9 +89,9 @@ func (v SessionView) quiet(voters []string) (age time.Duration, known bool) {
 
 // renewed is the same without the grace for a session that was just opened:
 // how long ago a majority said OK at the latest. More than Since: never yet.
-func (v SessionView) renewed(voters []string) time.Duration {
-	age, _ := majoritySilence(voters, v.Ages, func(_ string, age time.Duration) time.Duration { return age })
-	return age
+// known is false when too few have told.
+func (v SessionView) renewed(voters []string) (age time.Duration, known bool) {
+	return majoritySilence(voters, v.Ages, nil)
 }
 
 // silence is the quiet that the voters had seen when they told, without the time
@@ -122,11 +122,17 @@ func (v SessionView) young(_ string, age time.Duration) time.Duration {
 	return age
 }
 
+// majoritySilence is the longest silence that every majority of the voters must
+// have seen. Each age is taken as it is, or through as.
 func majoritySilence(voters []string, told map[string]time.Duration, as func(voter string, age time.Duration) time.Duration) (age time.Duration, known bool) {
-	ages := make([]time.Duration, 0, len(voters))
+	var few [9]time.Duration // no allocation for a cluster of any usual size
+	ages := few[:0]
 	for _, name := range voters {
 		if a, ok := told[name]; ok {
-			ages = append(ages, as(name, a))
+			if as != nil {
+				a = as(name, a)
+			}
+			ages = append(ages, a)
 		}
 	}
 	leftOut := len(voters) - (len(voters)/2 + 1)
