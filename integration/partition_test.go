@@ -211,11 +211,12 @@ func TestLostRenewals(t *testing.T) {
 	}
 }
 
-// TestLoss lets a part of all frames between the nodes be lost: no failover.
+// TestLoss lets a part of all frames between the nodes be lost: up to the agreed
+// rate, 20 % each way, no failover.
 func TestLoss(t *testing.T) {
 	ctx := limited(t, 2*time.Minute)
 	r := newRig(ctx, t, lab.RigOptions{Profile: "default"})
-	for _, percent := range []int{5, 15} {
+	for _, percent := range []int{5, 20} {
 		t.Run(fmt.Sprintf("%d %%", percent), func(t *testing.T) {
 			m := measured(ctx, t, r, func(*lab.Host, lab.Status) error {
 				if err := r.Lab.Lose(percent, r.Failoverd.Hosts()...); err != nil {
@@ -226,6 +227,26 @@ func TestLoss(t *testing.T) {
 			})
 			stays(ctx, t, r, m)
 		})
+	}
+}
+
+// TestHeavyLoss lets more be lost than any cluster has to bear. The service may
+// move or be away for a while; never do two nodes hold it, which the rig judges
+// at its end, and with the loss everything else is over.
+func TestHeavyLoss(t *testing.T) {
+	ctx := limited(t, time.Minute)
+	r := newRig(ctx, t, lab.RigOptions{})
+	before, _, err := r.Settled(ctx)
+	must(t, err)
+	must(t, r.Lab.Lose(40, r.Failoverd.Hosts()...))
+	must(t, lab.Wait(ctx, 8*time.Second))
+	must(t, r.Lab.Heal())
+	healed := r.Lab.Now()
+	after, _, err := r.Settled(ctx)
+	must(t, err)
+	t.Logf("%s held before, %s after; settled %v after the end of the loss", before, after, r.Lab.Now()-healed)
+	if silence, at := r.Client.Silence(healed, r.Lab.Now()); silence > 5*(r.Failoverd.Lease()+time.Second) {
+		t.Errorf("%v without an answer from %v after the end of the loss", silence, at-healed)
 	}
 }
 
