@@ -24,6 +24,7 @@ type evidence struct {
 	goodbyes map[uint64]bool
 	moves    map[string]*move
 	pauses   map[uint64]clock.Reading
+	views    map[uint64]decide.SessionView // the latest, for their maps to be used again
 }
 
 type heard struct {
@@ -45,6 +46,7 @@ func newEvidence(term, first uint64) *evidence {
 		opened:   map[uint64]clock.Reading{}, asked: map[uint64]clock.Reading{},
 		ages: map[uint64]map[string]heard{}, closings: map[uint64]*lease.Closing{},
 		goodbyes: map[uint64]bool{}, moves: map[string]*move{}, pauses: map[uint64]clock.Reading{},
+		views: map[uint64]decide.SessionView{},
 	}
 }
 
@@ -67,7 +69,11 @@ func (e *evidence) heardAge(s *state.Session, voter string, age time.Duration, c
 }
 
 func (e *evidence) sessionView(s *state.Session, c lease.Configuration, now clock.Reading) decide.SessionView {
-	v := decide.SessionView{Ages: map[string]time.Duration{}, Told: map[string]time.Duration{}, Goodbye: e.goodbyes[s.ID]}
+	v := decide.SessionView{Ages: e.views[s.ID].Ages, Told: e.views[s.ID].Told, Goodbye: e.goodbyes[s.ID]}
+	if v.Ages == nil {
+		v.Ages, v.Told = map[string]time.Duration{}, map[string]time.Duration{}
+		e.views[s.ID] = v
+	}
 	v.Since, v.Opened = e.young(s.ID, now)
 	if at, ok := e.asked[s.ID]; ok {
 		v.Asked = max(clock.Shorter(at, now), 1)
@@ -106,6 +112,9 @@ func (e *evidence) mayAsk(session uint64, now clock.Reading) bool {
 }
 
 func (e *evidence) movesView(now clock.Reading) map[string]decide.Preparation {
+	if len(e.moves) == 0 {
+		return nil
+	}
 	out := map[string]decide.Preparation{}
 	for name, m := range e.moves {
 		out[name] = decide.Preparation{To: m.to, Done: m.done, Failed: m.failed, Waited: clock.Shorter(m.since, now)}
@@ -146,6 +155,7 @@ func (e *evidence) prune(st *state.State, keep []string) {
 	for id := range e.ages {
 		if gone(id) {
 			delete(e.ages, id)
+			delete(e.views, id)
 			delete(e.closings, id)
 			delete(e.goodbyes, id)
 		}
@@ -159,13 +169,16 @@ func (e *evidence) prune(st *state.State, keep []string) {
 
 // pausesView counts each pause from when this leader first saw it.
 func (e *evidence) pausesView(st *state.State, now clock.Reading) map[uint64]decide.PauseView {
-	out := map[uint64]decide.PauseView{}
+	var out map[uint64]decide.PauseView
 	count := func(m *state.Mark) {
 		if m == nil {
 			return
 		}
 		if _, ok := e.pauses[m.Index]; !ok {
 			e.pauses[m.Index] = now
+		}
+		if out == nil {
+			out = map[uint64]decide.PauseView{}
 		}
 		out[m.Index] = decide.PauseView{Counted: clock.Shorter(e.pauses[m.Index], now)}
 	}

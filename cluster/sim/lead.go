@@ -54,7 +54,7 @@ func (d *daemon) stir() {
 		led.stirred = true
 		return
 	}
-	d.planLook(led, d.w.upTo(300*us))
+	d.planLook(led, d.w.upTo(ms))
 }
 
 // planLook makes the next look happen after wait, and none that was planned before.
@@ -147,7 +147,7 @@ func (d *daemon) leaderView(led *leadership, st *state.State) decide.LeaderView 
 
 // gossip is what memberlist might say: often right, at times not at all.
 func (w *world) gossip(d *daemon) map[string]decide.Sight {
-	out := map[string]decide.Sight{}
+	out := w.sights // the decision does not keep it
 	for _, n := range w.nodes {
 		switch sight := n.d != nil; {
 		case w.chance(20):

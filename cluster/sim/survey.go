@@ -46,10 +46,22 @@ func (d *daemon) survey(led *leadership) {
 	d.after(surveyInterval, func() { d.survey(led) })
 }
 
-// recent is a node's account, if there is one that is not too old.
+// tookUp reports whether a holder has begun with an epoch, or may have: only an
+// account of its own that came since then says that it has not.
+func (d *daemon) tookUp(led *leadership, holder, service string, g grantSeen) bool {
+	if holder == d.n.name {
+		u := d.units[service]
+		return u != nil && u.epoch == g.epoch
+	}
+	r, ok := d.recent(led, holder)
+	return !ok || r.epochs[service] == g.epoch || clock.Shorter(g.at, r.at) <= 0
+}
+
+// recent is a node's account, if there is one that is not too old; of this node
+// itself, only whether it is ready.
 func (d *daemon) recent(led *leadership, node string) (report, bool) {
 	if node == d.n.name {
-		return d.account(), true
+		return report{ready: d.voter.Ready()}, true
 	}
 	r, ok := led.reports[node]
 	return r, ok && clock.Shorter(r.at, d.n.Now()) <= 2*surveyInterval
@@ -58,7 +70,7 @@ func (d *daemon) recent(led *leadership, node string) (report, bool) {
 // unable says which nodes cannot run anything, by what they told, or since they
 // do not answer.
 func (d *daemon) unable(led *leadership, st *state.State) map[string]map[string]string {
-	out := map[string]map[string]string{}
+	var out map[string]map[string]string
 	long := clock.Shorter(led.since, d.n.Now()) > 2*surveyInterval
 	for _, n := range d.w.nodes {
 		r, ok := d.recent(led, n.name)
@@ -70,6 +82,9 @@ func (d *daemon) unable(led *leadership, st *state.State) map[string]map[string]
 			why = "it does not answer calls"
 		default:
 			continue
+		}
+		if out == nil {
+			out = map[string]map[string]string{}
 		}
 		for name := range st.Services {
 			if out[name] == nil {
@@ -84,7 +99,7 @@ func (d *daemon) unable(led *leadership, st *state.State) map[string]map[string]
 // unstarted tells for how long holders have left what they were granted: counted
 // from when no other epoch was in the way, by accounts that came after that.
 func (d *daemon) unstarted(led *leadership, st *state.State) map[string]time.Duration {
-	out := map[string]time.Duration{}
+	var out map[string]time.Duration
 	now := d.n.Now()
 	for name, svc := range st.Services {
 		open := svc.Unfinished()
@@ -97,10 +112,13 @@ func (d *daemon) unstarted(led *leadership, st *state.State) map[string]time.Dur
 			g = grantSeen{epoch: open[0].Epoch, at: now}
 			led.granted[name] = g
 		}
-		r, ok := d.recent(led, open[0].Node)
-		if ok && r.epochs[name] != g.epoch && (open[0].Node == d.n.name || clock.Shorter(g.at, r.at) > 0) {
-			out[name] = clock.Shorter(g.at, now)
+		if d.tookUp(led, open[0].Node, name, g) {
+			continue
 		}
+		if out == nil {
+			out = map[string]time.Duration{}
+		}
+		out[name] = clock.Shorter(g.at, now)
 	}
 	return out
 }

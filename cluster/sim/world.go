@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/failoverd/failoverd/cluster/decide"
 	"github.com/failoverd/failoverd/cluster/lease"
 	"github.com/failoverd/failoverd/cluster/state"
 )
@@ -47,6 +48,7 @@ type world struct {
 	gone   map[*node]bool // dead or half deaf for good: the others must do without
 	maimed bool           // it is half deaf
 	check  *checker
+	sights map[string]decide.Sight // used again for every look
 
 	tracing bool
 	trace   []string
@@ -120,7 +122,7 @@ func Run(o Options) Result {
 
 func newWorld(o Options) *world {
 	w := &world{
-		rnd: rand.New(rand.NewPCG(o.Seed, 1)), byName: map[string]*node{}, gone: map[*node]bool{}, tracing: o.Trace,
+		rnd: rand.New(rand.NewPCG(o.Seed, 1)), byName: map[string]*node{}, gone: map[*node]bool{}, sights: map[string]decide.Sight{}, tracing: o.Trace,
 	}
 	w.check = newChecker(w)
 	w.timing = profiles[w.pick(6, 2, 1, 1)]
