@@ -9,6 +9,7 @@ import (
 
 	"github.com/failoverd/failoverd/cluster/decide"
 	"github.com/failoverd/failoverd/cluster/state"
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // load prepares a unit for what the journal says may be running. Until that is
@@ -19,6 +20,7 @@ func (u *unit) load(epoch, gen uint64, kept []byte) error {
 	u.epoch, u.gen, u.kept, u.unbuilt = epoch, gen, kept, true
 	u.setPhase(decide.PhaseUnknown)
 	u.mu.Unlock()
+	failpoint.Here("unit.load")
 	return u.build()
 }
 
@@ -78,11 +80,13 @@ func (u *unit) adoptAll() error {
 	if err := u.arm(); err != nil {
 		return err
 	}
+	failpoint.Here("unit.adopt.armed")
 	for _, r := range list {
 		if err := adoptOne(ctx, r, epoch); err != nil {
 			u.setState(r, "unknown", err.Error())
 			return err
 		}
+		failpoint.Here("unit.adopted")
 		u.setState(r, "running", "adopted")
 	}
 	return nil

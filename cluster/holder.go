@@ -9,6 +9,7 @@ import (
 	"github.com/failoverd/failoverd/cluster/journal"
 	"github.com/failoverd/failoverd/cluster/lease"
 	"github.com/failoverd/failoverd/cluster/state"
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // Extended is called after each renewal that moved the lease, in order: the
@@ -25,6 +26,7 @@ func (n *Node) Extended(until clock.Reading) {
 		return
 	}
 	until = latest
+	failpoint.Here("lease.guard.before")
 	if err := n.Guard.Extend(until); err != nil {
 		// Without the guard's word its processes die at the old deadline, and so
 		// do the gates: nothing may outlive what the guard knows of.
@@ -32,6 +34,7 @@ func (n *Node) Extended(until clock.Reading) {
 		n.unguarded(n.Clock.Now())
 		return
 	}
+	failpoint.Here("lease.guard.told")
 	n.guardless = nil
 	n.notice("guard", "")
 	for _, u := range n.allUnits() {
@@ -44,6 +47,7 @@ func (n *Node) Extended(until clock.Reading) {
 		}
 		n.notice("arm "+u.name, "")
 	}
+	failpoint.Here("lease.armed")
 	if clock.Left(n.Clock.Now(), until) <= 0 {
 		n.lapsed()
 	}
@@ -102,6 +106,7 @@ func (n *Node) lapseLoop(ctx context.Context) {
 		switch {
 		case left <= 0 && held:
 			held = false
+			failpoint.Here("lease.lapsed")
 			n.Log.Warn("the lease ran out")
 			n.lapsed()
 		case left > 0 && !held:
@@ -197,6 +202,7 @@ func (n *Node) opened(id uint64) {
 		BootID: n.BootID, ID: id, TTL: opened.TTL, Kappa: opened.Kappa,
 		Voters: n.voterAddresses(), Key: st.Cluster.Key,
 	}
+	failpoint.Here("session.journal.before")
 	if err := n.Journal.SetSession(s); err != nil {
 		n.notice("journal", "cannot journal the session, so nothing can be held here: "+err.Error())
 		return
@@ -204,6 +210,7 @@ func (n *Node) opened(id uint64) {
 	// The guard, the lease and this node's own view change session while no
 	// extension is told. The lease changes before the view: else something of the
 	// new session could start on what is left of the old one's lease.
+	failpoint.Here("session.journaled")
 	n.Renewals.Drop()
 	n.extending.Lock()
 	defer n.extending.Unlock()
@@ -211,12 +218,14 @@ func (n *Node) opened(id uint64) {
 		n.notice("guard", "the guard does not take the session: "+err.Error())
 		return
 	}
+	failpoint.Here("session.guard.used")
 	n.Renewals.Hold(id, s.TTL)
 	n.heardVoter() // it is given a lease's time to hear somebody
 	n.guardless = nil
 	n.mu.Lock()
 	n.session, n.refused, n.dropped = id, false, ""
 	n.mu.Unlock()
+	failpoint.Here("session.held")
 	n.notice("renewals", "")
 	n.Log.Info("session opened", "session", id, "ttl", s.TTL)
 	n.Poke()
@@ -256,6 +265,7 @@ func (n *Node) refreshJournal(st *state.State) {
 		return
 	}
 	s.Voters, s.Key = voters, st.Cluster.Key
+	failpoint.Here("session.voters.before")
 	if err := n.Journal.SetSession(s); err != nil {
 		n.notice("journal", "cannot journal the voters: "+err.Error())
 	}

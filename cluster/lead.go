@@ -12,6 +12,7 @@ import (
 	"github.com/failoverd/failoverd/cluster/decide"
 	"github.com/failoverd/failoverd/cluster/lease"
 	"github.com/failoverd/failoverd/cluster/state"
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // leaderLoop leads whenever this node is the leader, one leadership after another.
@@ -97,10 +98,12 @@ func (n *Node) foundSteps(ctx context.Context, st *state.State) error {
 			return fmt.Errorf("record founder %s: %w", f.Node, err)
 		}
 	}
+	failpoint.Here("found.nodes")
 	key := make([]byte, 32)
 	if _, err := rand.Read(key); err != nil {
 		return fmt.Errorf("draw a key: %w", err)
 	}
+	failpoint.Here("found.key")
 	_, err := n.commit(ctx, state.Found{ID: n.ClusterID, Key: key, Stamp: n.stamp("", "first start of the cluster")})
 	return err
 }
@@ -165,10 +168,12 @@ func (n *Node) doSteps(led *leadership, st *state.State, p decide.Plan) {
 		switch s.Kind {
 		case decide.StepAskAges:
 			if led.ev.mayAsk(s.Session, n.Clock.Now()) {
+				failpoint.Here("leader.ages.before")
 				n.Renewals.AskAges(s.Session)
 			}
 		case decide.StepConfirmClosed:
 			if led.ev.mayAsk(s.Session, n.Clock.Now()) {
+				failpoint.Here("leader.confirm.before")
 				n.Renewals.ConfirmClosed(s.Session)
 			}
 		case decide.StepPrepare:
@@ -188,7 +193,9 @@ func (n *Node) commitStep(led *leadership, s decide.Step) {
 	defer cancel()
 	cmd := n.stamped(s.Command)
 	started := n.Clock.Now()
+	atCommit(cmd)
 	res, err := n.consensus().Propose(ctx, cmd)
+	atCommitted(cmd)
 	took := clock.Longer(started, n.Clock.Now())
 	switch {
 	case err != nil:
@@ -257,10 +264,12 @@ func (n *Node) prepareMove(led *leadership, st *state.State, s decide.Step) {
 	n.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(led.Ctx, decide.PrepareLimit)
 		defer cancel()
+		failpoint.Here("leader.prepare.before")
 		failed := ""
 		if err := n.prepareAt(ctx, node, s.Service); err != nil {
 			failed = err.Error()
 		}
+		failpoint.Here("leader.prepared")
 		led.ev.endMove(s.Service, s.Node, failed)
 		signal(n.stir)
 	})

@@ -9,11 +9,13 @@ import (
 
 	"github.com/failoverd/failoverd/cluster/decide"
 	"github.com/failoverd/failoverd/cluster/state"
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // Leave gives everything up before the daemon stops for good: services move to
 // others where somebody can take them, else they are stopped and released.
 func (n *Node) Leave(ctx context.Context) error {
+	failpoint.Here("leave.begin")
 	for _, u := range n.allUnits() {
 		if u.holding() {
 			n.wg.Go(func() { n.moveAway(ctx, u.name) })
@@ -31,7 +33,9 @@ func (n *Node) Leave(ctx context.Context) error {
 	if err := n.awaitIdle(ctx); err != nil {
 		return err
 	}
+	failpoint.Here("leave.idle")
 	n.sayGoodbye(ctx)
+	failpoint.Here("leave.goodbye")
 	n.Renewals.Drop()
 	return nil
 }
@@ -42,6 +46,7 @@ const leaveMoveLimit = 15 * time.Second
 // moveAway orders one service away and waits until it goes or the order is
 // withdrawn: then there is nobody to take it, and it is stopped and released.
 func (n *Node) moveAway(ctx context.Context, service string) {
+	failpoint.Here("leave.move.before")
 	limited, cancel := context.WithTimeout(ctx, proposeLimit)
 	res, err := n.commit(limited, state.RequestMove{Service: service, Stamp: n.stamp("", n.Self+" stops")})
 	cancel()

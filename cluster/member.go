@@ -9,6 +9,7 @@ import (
 	"github.com/failoverd/failoverd/cluster/decide"
 	"github.com/failoverd/failoverd/cluster/journal"
 	"github.com/failoverd/failoverd/cluster/state"
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // lookInterval is how often a node looks again without news.
@@ -157,6 +158,7 @@ func (n *Node) act(st *state.State, a decide.Act) {
 		if err := n.Journal.Erase(a.Service, a.Epoch); err != nil {
 			n.notice("journal", "cannot erase: "+err.Error())
 		}
+		failpoint.Here("member.erased")
 		n.forgetTold(a.Service, a.Epoch)
 	case decide.ActReport:
 		n.report(u, a)
@@ -180,11 +182,13 @@ func (n *Node) activate(st *state.State, u *unit, a decide.Act) {
 // givenUp runs when everything is proven stopped: the journal first, then the
 // receiver of a hand-over, then the log (LEASE.md 9 and 10).
 func (n *Node) givenUp(a decide.Act) error {
+	failpoint.Here("member.release.before")
 	if err := (watchedRecords{n}).Releasing(a.Service, a.Epoch); err != nil {
 		n.notice("journal", "cannot journal the release: "+err.Error())
 		n.drop("no release without a journal: " + err.Error())
 		return fmt.Errorf("journal the release: %w", err)
 	}
+	failpoint.Here("member.release.journaled")
 	if a.Tell != nil {
 		n.wg.Go(func() { n.tell(a) })
 	}
@@ -201,10 +205,12 @@ func (n *Node) tell(a decide.Act) {
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, time.Second)
 	defer cancel()
+	failpoint.Here("handover.tell.before")
 	peer, err := n.Peers.Peer(node.Address)
 	if err == nil {
 		err = peer.Stopped(ctx, Stopped{Service: a.Service, From: a.Tell.From, Epoch: a.Tell.Epoch, Index: a.Tell.Index, Node: n.Self})
 	}
+	failpoint.Here("handover.told")
 	if err != nil {
 		n.Log.Info("could not tell the receiver directly; the log will", "service", a.Service, "to", a.To, "err", err)
 	}
@@ -221,6 +227,7 @@ func (n *Node) release(a decide.Act, first func() error) {
 		case err == nil && res.Refused != nil:
 			n.notice(key, "a release was refused: "+res.Refused.Why)
 		case err == nil:
+			failpoint.Here("member.released")
 			n.notice(key, "")
 		default:
 			n.Log.Debug("release not committed yet", "service", a.Service, "epoch", a.Epoch, "err", err)
@@ -233,6 +240,7 @@ func (n *Node) report(u *unit, a decide.Act) {
 		state.ReportFailure{Service: a.Service, Epoch: a.Epoch, Node: n.Self, Stamp: n.stamp("", a.Why)},
 		nil, func(res state.Result, err error) {
 			if err == nil {
+				failpoint.Here("failure.reported")
 				u.markReported(res.Index)
 			}
 		})
@@ -258,6 +266,7 @@ func (n *Node) open(a decide.Act) {
 			n.awaitApplied(res.Index)
 			_ = sleep(n.ctx, retryOpen)
 		default:
+			failpoint.Here("session.opened")
 			n.notice("session", "")
 			n.awaitApplied(res.Index)
 			if n.opened(res.Session); !n.renews(res.Session) {
@@ -296,6 +305,7 @@ func (n *Node) hear(m Stopped) {
 	}
 	n.told[decide.Told{Service: m.Service, From: m.From, Epoch: m.Epoch, Index: m.Index}] = true
 	n.mu.Unlock()
+	failpoint.Here("handover.heard")
 	n.Poke()
 }
 

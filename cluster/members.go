@@ -10,6 +10,7 @@ import (
 	"github.com/failoverd/failoverd/cluster/clock"
 	"github.com/failoverd/failoverd/cluster/lease"
 	"github.com/failoverd/failoverd/cluster/state"
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // Members lists the nodes of the state and of the Raft configuration.
@@ -105,12 +106,15 @@ func (n *Node) addMember(ctx context.Context, led *leadership, r MemberRequest) 
 	case id.Cluster != "" && id.Cluster != st.Cluster.ID:
 		return fmt.Errorf("%w: %s has the data of another cluster (%s); move its data directory aside first", ErrRefused, r.Node, id.Cluster)
 	}
+	failpoint.Here("members.add.before")
 	if _, err := n.commit(ctx, state.SetNode{Node: r.Node, Role: role, Address: r.Address, Birth: id.Birth, Stamp: n.stamp(r.By, r.Why)}); err != nil {
 		return err
 	}
+	failpoint.Here("members.add.noted")
 	if err := n.consensus().AddNonvoter(ctx, r.Node, r.Address); err != nil {
 		return fmt.Errorf("add %s: %w", r.Node, err)
 	}
+	failpoint.Here("members.add.in")
 	if !role.Votes() {
 		return nil
 	}
@@ -219,10 +223,12 @@ func (n *Node) removeMember(ctx context.Context, led *leadership, name string, r
 		}
 	}
 	// Out of the state first: as long as it is a server, it hears of it.
+	failpoint.Here("members.remove.before")
 	done, err := n.commit(ctx, state.RemoveNode{Node: name, Stamp: n.stamp(r.By, r.Why)})
 	if err != nil {
 		return err
 	}
+	failpoint.Here("members.remove.noted")
 	n.awaitHeard(ctx, st.Nodes[name].Address, done.Index)
 	return n.removeServer(ctx, led, name)
 }
@@ -256,6 +262,7 @@ func (n *Node) removeServer(ctx context.Context, led *leadership, name string) e
 			return err
 		}
 	}
+	failpoint.Here("members.remove.server")
 	if err := n.consensus().Remove(ctx, name); err != nil {
 		return fmt.Errorf("remove %s: %w", name, err)
 	}
@@ -282,6 +289,7 @@ func (n *Node) endSessionOf(ctx context.Context, name string, r MemberRequest) e
 			}
 		}
 		if open.Status == state.SessionOpen {
+			failpoint.Here("members.close.before")
 			if _, err := n.commit(ctx, state.CloseSession{Session: open.ID, Stamp: n.stamp(r.By, name+" is being removed")}); err != nil {
 				return err
 			}
@@ -331,10 +339,12 @@ func (n *Node) changeVoters(ctx context.Context, led *leadership, next func([]st
 			return err
 		}
 		if ok {
+			failpoint.Here("members.vote.before")
 			led.unsettled = true // also after an error it may be in the log
 			if err := change(ctx); err != nil {
 				return fmt.Errorf("change voters: %w", err)
 			}
+			failpoint.Here("members.vote.changed")
 			n.settled(led)
 			return nil
 		}

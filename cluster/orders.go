@@ -9,6 +9,7 @@ import (
 	"github.com/failoverd/failoverd/cluster/clock"
 	"github.com/failoverd/failoverd/cluster/decide"
 	"github.com/failoverd/failoverd/cluster/state"
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // leading returns this node's leadership, or ErrNotLeader.
@@ -56,10 +57,12 @@ func (n *Node) Switchover(ctx context.Context, r SwitchoverRequest) (SwitchoverR
 		return res, err
 	}
 	begun := n.Clock.Now()
+	failpoint.Here("order.move.before")
 	done, err := n.commit(ctx, state.RequestMove{Service: svc.Name, To: r.To, Stamp: n.stamp(r.By, r.Why)})
 	if err != nil {
 		return res, err
 	}
+	failpoint.Here("order.move.committed")
 	if err := n.awaitMove(ctx, svc.Name, svc.LastEpoch, done.Index, &res); err != nil {
 		return res, err
 	}
@@ -214,10 +217,12 @@ func (n *Node) Failover(ctx context.Context, r FailoverRequest) (SwitchoverResul
 			return res, err
 		}
 	}
+	failpoint.Here("order.vouch.before")
 	done, err := n.commit(ctx, state.EndSession{Session: s.ID, Proof: state.ProofVouched, Stamp: n.stamp(r.By, why)})
 	if err != nil {
 		return res, err
 	}
+	failpoint.Here("order.vouched")
 	signal(n.stir)
 	res.Steps = []string{fmt.Sprintf("session %d of %s ended on the word of %s", s.ID, s.Node, r.By)}
 	begun := n.Clock.Now()
@@ -264,6 +269,7 @@ func (n *Node) Pause(ctx context.Context, r PauseRequest) error {
 	if r.On && r.For > 0 {
 		cmd.Until = cmd.At + r.For.Milliseconds()
 	}
+	failpoint.Here("order.pause.before")
 	_, err := n.commit(ctx, cmd)
 	return err
 }
@@ -305,6 +311,7 @@ func (n *Node) RestartNode(ctx context.Context, node, by, why string) error {
 	if err != nil {
 		return fmt.Errorf("reach %s: %w", node, err)
 	}
+	failpoint.Here("order.restart.before")
 	return peer.Restart(ctx, by, why)
 }
 

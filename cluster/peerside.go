@@ -10,6 +10,7 @@ import (
 	"github.com/failoverd/failoverd/cluster/clock"
 	"github.com/failoverd/failoverd/cluster/decide"
 	"github.com/failoverd/failoverd/cluster/state"
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 var _ Peer = (*Node)(nil)
@@ -44,6 +45,7 @@ func (n *Node) Propose(ctx context.Context, cmd state.Command) (state.Result, er
 	if name, _ := n.consensus().Leader(); name != n.Self {
 		return state.Result{}, fmt.Errorf("%w: %s leads", ErrNotLeader, orNobody(name))
 	}
+	failpoint.Here("peer.propose.heard")
 	return n.consensus().Propose(ctx, cmd)
 }
 
@@ -132,6 +134,7 @@ func (n *Node) reportOn(svc *state.Service) (rep ServiceReport, tell bool) {
 // Restart makes this daemon start anew; its services go on under their lease.
 func (n *Node) Restart(_ context.Context, by, why string) error {
 	n.Log.Info("restart ordered", "by", by, "why", why)
+	failpoint.Here("peer.restart.heard")
 	n.OnRestart()
 	return nil
 }
@@ -147,6 +150,7 @@ func (n *Node) Goodbye(_ context.Context, node string, session uint64) error {
 	if s == nil || s.Node != node {
 		return fmt.Errorf("goodbye of %s: %w: session %d is not its own", node, ErrNotFound, session)
 	}
+	failpoint.Here("peer.goodbye.heard")
 	led.ev.goodbye(session)
 	signal(n.stir)
 	return nil

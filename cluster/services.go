@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/failoverd/failoverd/cluster/state"
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // Apply puts services in force as one entry: all of them or none.
@@ -26,10 +27,12 @@ func (n *Node) Apply(ctx context.Context, r ApplyRequest) (ApplyResult, error) {
 	if running := held(st, remove); len(running) > 0 && !r.Yes {
 		return res, fmt.Errorf("%w: this would stop and remove %s, which is held now; say --yes if that is meant", ErrRefused, strings.Join(running, ", "))
 	}
+	failpoint.Here("order.apply.before")
 	done, err := n.commit(ctx, state.SetServices{Services: r.Services, Remove: remove, Stamp: n.stamp(r.By, r.Why)})
 	if err != nil {
 		return res, err
 	}
+	failpoint.Here("order.applied")
 	res.Index = done.Index
 	return res, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/failoverd/failoverd/cluster/clock"
 	"github.com/failoverd/failoverd/cluster/decide"
 	"github.com/failoverd/failoverd/cluster/state"
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // stopLimit bounds one attempt to stop all resources of a service; each
@@ -163,6 +164,7 @@ func (u *unit) activate(epoch, gen uint64, spec state.Spec, origin Origin) {
 	u.wg.Go(func() {
 		err := u.start(ctx, spec, origin)
 		if err == nil {
+			failpoint.Here("unit.runs")
 			u.log.Info("service runs", "epoch", epoch)
 			u.watch(ctx)
 			u.end(decide.PhaseRunning)
@@ -180,9 +182,11 @@ func (u *unit) start(ctx context.Context, spec state.Spec, origin Origin) error 
 	if err != nil {
 		return fmt.Errorf("note service: %w", err)
 	}
+	failpoint.Here("unit.active.before")
 	if err := u.host.records.Active(u.name, origin.Epoch, u.gen, kept); err != nil {
 		return fmt.Errorf("journal epoch %d: %w", origin.Epoch, err)
 	}
+	failpoint.Here("unit.active.journaled")
 	list, err := u.host.builder.Build(spec, origin)
 	if err != nil {
 		return fmt.Errorf("build resources: %w", err)
@@ -193,6 +197,7 @@ func (u *unit) start(ctx context.Context, spec state.Spec, origin Origin) error 
 	if err := u.arm(); err != nil {
 		return err
 	}
+	failpoint.Here("unit.armed")
 	for _, r := range list {
 		if err := u.startOne(ctx, r, origin.Epoch); err != nil {
 			return err
@@ -210,10 +215,12 @@ func (u *unit) startOne(ctx context.Context, r Resource, epoch uint64) error {
 		return err
 	}
 	u.setState(r, "starting", "")
+	failpoint.Here("unit.start.before")
 	if err := r.Start(ctx, epoch); err != nil {
 		u.setState(r, "failed", err.Error())
 		return fmt.Errorf("start %s: %w", r.Name(), err)
 	}
+	failpoint.Here("unit.started")
 	u.setState(r, "running", "")
 	return nil
 }
@@ -256,6 +263,7 @@ func (u *unit) stopAfterFailure(cause error, cut bool) {
 	u.mu.Unlock()
 	// Whoever finds the lease gone first says so in words of its own, the guard
 	// or the gate: the service is not broken by that.
+	failpoint.Here("unit.failed")
 	lapsed := u.host.left() <= 0
 	err := u.stopAll()
 	u.mu.Lock()
@@ -292,11 +300,13 @@ func (u *unit) stopAll() error {
 	for i := len(list) - 1; i >= 0; i-- {
 		r := list[i]
 		u.setState(r, "stopping", "")
+		failpoint.Here("unit.stop.before")
 		if err := r.Stop(ctx); err != nil {
 			u.setState(r, "unknown", err.Error())
 			errs = append(errs, fmt.Errorf("stop %s: %w", r.Name(), err))
 			continue
 		}
+		failpoint.Here("unit.stop.done")
 		u.setState(r, "stopped", "")
 	}
 	return errors.Join(errs...)
@@ -321,6 +331,7 @@ func (u *unit) stop(why string, then func() error) {
 		u.mu.Lock()
 		u.resources = nil
 		u.mu.Unlock()
+		failpoint.Here("unit.stopped")
 		if then != nil {
 			if err := then(); err != nil {
 				u.delay()
@@ -341,6 +352,7 @@ func (u *unit) releasing(epoch uint64) error {
 	}
 	u.busy = true
 	u.mu.Unlock()
+	failpoint.Here("unit.release.before")
 	err := u.host.records.Releasing(u.name, epoch)
 	u.mu.Lock()
 	u.busy = false
@@ -355,6 +367,7 @@ func (u *unit) prepare(ctx context.Context, spec state.Spec, ignore []net.Hardwa
 	if u.holding() {
 		return nil
 	}
+	failpoint.Here("unit.prepare.before")
 	list, err := u.host.builder.Build(spec, Origin{Service: u.name})
 	if err != nil {
 		return fmt.Errorf("build resources: %w", err)

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/failoverd/failoverd/internal/failpoint"
 	"github.com/failoverd/failoverd/vip/gate"
 )
 
@@ -93,6 +94,7 @@ func (v *VIP) tellOnce() error {
 	}
 	a := announcements(d.mac, v.addr)
 	err = v.arp.send(d.index, a[:]...)
+	failpoint.Here("vip.announced")
 	if errors.Is(err, unix.ENOBUFS) {
 		return fmt.Errorf("%w: the gate is shut, or the queue of %s full", err, v.o.Interface)
 	}

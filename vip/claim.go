@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/failoverd/failoverd/internal/failpoint"
 	"github.com/failoverd/failoverd/vip/gate"
 )
 
@@ -60,6 +61,7 @@ func (v *VIP) start(ctx context.Context, epoch uint64) error {
 	if again {
 		return nil
 	}
+	failpoint.Here("vip.announce.before")
 	if err := v.tell(); err != nil {
 		// The address answers to whoever asks; the background repeats it.
 		v.log.Warn("first announcement failed", "err", err)
@@ -79,9 +81,11 @@ func (v *VIP) claim(h *netlink.Handle) error {
 	if err != nil {
 		return err
 	}
+	failpoint.Here("vip.claim.before")
 	if err := v.setAddr(h, lft); err != nil {
 		return err
 	}
+	failpoint.Here("vip.claimed")
 	if _, left := v.lease(); left > 0 {
 		return nil
 	}
@@ -143,15 +147,18 @@ func (v *VIP) Stop(ctx context.Context) error {
 	if err := v.deactivate(); err != nil {
 		return fmt.Errorf("stop %s: %w", v.addr, err)
 	}
+	failpoint.Here("vip.stop.before")
 	var shut error
 	if v.o.Gate != nil {
 		if shut = v.o.Gate.Shut([]netip.Addr{v.addr}); shut != nil {
 			v.log.Warn("gate not shut; deleting the address all the same", "err", shut)
 		}
 	}
+	failpoint.Here("vip.stop.shut")
 	if err := v.nl.run(ctx, v.unclaim); err != nil {
 		return errors.Join(fmt.Errorf("stop %s: %w", v.addr, err), shut)
 	}
+	failpoint.Here("vip.stop.deleted")
 	// An address that the host does not have cannot serve, shut gate or not.
 	return nil
 }
@@ -190,6 +197,7 @@ func (v *VIP) unclaim(h *netlink.Handle) error {
 			if a.prefix != v.prefix() {
 				v.log.Warn("removing a second entry of the address", "entry", a.prefix.String(), "index", a.index, "event", EventDuplicate)
 			}
+			failpoint.Here("vip.delete.before")
 			if err := deleteAddr(h, a); err != nil {
 				errs = append(errs, fmt.Errorf("delete %s: %w", a.prefix, err))
 			}
@@ -272,6 +280,7 @@ func (v *VIP) Adopt(ctx context.Context, epoch uint64) error {
 		if v.left-now.Since(v.at) <= 0 {
 			return fmt.Errorf("%w: %w", ErrNothingToAdopt, ErrNotArmed)
 		}
+		failpoint.Here("vip.adopted")
 		v.active, v.present, v.epoch = true, true, epoch
 		return nil
 	})

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // The times of a probe. RFC 5227 has a host that just joined a network wait
@@ -116,6 +118,7 @@ func (v *VIP) probe(ctx context.Context, d device, p *probing) error {
 			if sent == probeCount {
 				return nil
 			}
+			failpoint.Here("vip.probe.before")
 			if err := v.arp.send(d.index, probe(d.mac, v.addr)); err != nil {
 				return err
 			}

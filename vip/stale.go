@@ -10,6 +10,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/failoverd/failoverd/internal/failpoint"
 	"github.com/failoverd/failoverd/vip/gate"
 )
 
@@ -54,6 +55,7 @@ func CleanStale(ctx context.Context, o CleanOptions) ([]netip.Prefix, error) {
 		return removed, fmt.Errorf("clean up addresses: %w", err)
 	}
 	if o.Gate != nil && len(managed) > 0 {
+		failpoint.Here("vip.stale.gate")
 		if err := o.Gate.Remove(managed); err != nil {
 			return removed, fmt.Errorf("clean up gate: %w", err)
 		}
@@ -113,6 +115,7 @@ func (o *CleanOptions) clean(h *netlink.Handle, managed []netip.Addr) ([]netip.P
 		if !stale(a) {
 			continue
 		}
+		failpoint.Here("vip.stale.delete")
 		if err := deleteAddr(h, a); err != nil {
 			errs = append(errs, fmt.Errorf("delete %s: %w", a.prefix, err))
 			continue

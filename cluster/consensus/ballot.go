@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // The keys that raft uses for its term and its vote, and the one key under
@@ -143,6 +145,7 @@ func (s *stableStore) GetUint64(key []byte) (uint64, error) {
 // parked, and afterwards told that all is well: raft panics otherwise, and
 // nothing it does can leave the node any more.
 func (s *stableStore) save(b ballot) error {
+	failpoint.Here("raft.ballot.before")
 	err := s.do("write term and vote", func() error { return s.inner.Set([]byte(keyBallot), b.encode()) })
 	if errors.Is(err, errStopping) {
 		return nil
@@ -150,8 +153,10 @@ func (s *stableStore) save(b ballot) error {
 	if err != nil {
 		return err
 	}
+	failpoint.Here("raft.ballot.written")
 	s.now = b
 	if s.promised != nil {
+		failpoint.Here("raft.promise.before")
 		if err := s.promised(); err != nil {
 			s.verdict.reach(fmt.Errorf("%w: note that the store is in use: %w", ErrDisk, err))
 			s.verdict.park()

@@ -17,6 +17,7 @@ import (
 
 	"github.com/failoverd/failoverd/cluster"
 	"github.com/failoverd/failoverd/cluster/state"
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // Errors of a data directory. Their texts say what to do.
@@ -123,6 +124,7 @@ func lockDirectory(path string) (*os.File, error) {
 		n, _ := f.ReadAt(pid, 0) // only for the message
 		return nil, fmt.Errorf("%w: %s is held by process %s: stop that failoverd first, or give this one another data directory", ErrInUse, path, strings.TrimSpace(string(pid[:n])))
 	}
+	failpoint.Here("identity.locked")
 	if err = f.Truncate(0); err == nil {
 		_, err = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
 	}
@@ -195,9 +197,11 @@ func (d *Directory) write(rec record) error {
 	if err != nil {
 		return fmt.Errorf("write identity: %w", err)
 	}
+	failpoint.Here("identity.write.before")
 	if err := replaceFile(filepath.Join(d.path, identityFile), append(data, '\n')); err != nil {
 		return fmt.Errorf("write identity: %w", err)
 	}
+	failpoint.Here("identity.written")
 	d.rec = rec
 	return nil
 }
@@ -217,6 +221,7 @@ func replaceFile(path string, data []byte) (err error) {
 		err = cerr
 	}
 	if err == nil {
+		failpoint.Here("identity.synced")
 		err = os.Rename(tmp, path)
 	}
 	if err == nil {
@@ -282,11 +287,13 @@ func (d *Directory) settle(said uint64, to Decision) (settled bool, err error) {
 	if d.said != said {
 		return false, nil
 	}
+	failpoint.Here("founding.settle.before")
 	rec := d.rec
 	rec.Cluster, rec.Founders, rec.Lays = to.Cluster, slices.Clone(to.Founders), to.Verb == Found
 	if err := d.write(rec); err != nil {
 		return false, err
 	}
+	failpoint.Here("founding.settled")
 	return true, nil
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/failoverd/failoverd/cluster"
 	"github.com/failoverd/failoverd/cluster/state"
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // Leadership is one leadership of this node. It is handed out after a
@@ -107,6 +108,7 @@ func (l *leader) begin() {
 func (l *leader) establish(ctx context.Context) {
 	n := l.node
 	for ctx.Err() == nil {
+		failpoint.Here("leader.start.before")
 		start := state.LeaderStart{Node: n.id, Stamp: state.Stamp{At: time.Now().UnixMilli(), By: n.id, Why: "elected"}}
 		a, err := n.apply(ctx, start)
 		if err == nil && a.result.Refused != nil {
@@ -143,6 +145,7 @@ func (l *leader) hand(ctx context.Context, term uint64) bool {
 	case <-l.out: // nobody took the one before, and it is over
 	default:
 	}
+	failpoint.Here("leader.handed")
 	l.out <- given
 	l.node.log.Info("this node leads", "term", term)
 	return true

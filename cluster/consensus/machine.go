@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/failoverd/failoverd/cluster/state"
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // Machine is what committed commands are applied to. Apply and Restore are
@@ -53,8 +54,10 @@ func (f *fsm) Apply(log *raft.Log) any {
 		f.verdict.reach(err)
 		return err
 	}
+	failpoint.Here("fsm.apply.before")
 	result := f.machine.Apply(log.Index, log.Term, cmd)
 	f.index.Store(log.Index)
+	failpoint.Here("fsm.applied")
 	return applied{result: result, term: log.Term}
 }
 
@@ -67,6 +70,7 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if err := f.verdict.reached(); err != nil {
 		return nil, err
 	}
+	failpoint.Here("fsm.snapshot")
 	return snapshot{f.machine.Snapshot()}, nil
 }
 
@@ -92,9 +96,11 @@ func (f *fsm) restore(from io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("read snapshot: %w", err)
 	}
+	failpoint.Here("fsm.restore.before")
 	if err := f.machine.Restore(s); err != nil {
 		return fmt.Errorf("restore snapshot of index %d: %w: %w", s.Index, ErrBackwards, err)
 	}
+	failpoint.Here("fsm.restored")
 	f.index.Store(s.Index)
 	return nil
 }
@@ -104,6 +110,7 @@ type snapshot struct{ state *state.State }
 
 // Persist writes the state.
 func (s snapshot) Persist(sink raft.SnapshotSink) error {
+	failpoint.Here("fsm.persist.before")
 	data, err := s.state.Encode()
 	if err == nil {
 		_, err = sink.Write(data)
@@ -112,6 +119,7 @@ func (s snapshot) Persist(sink raft.SnapshotSink) error {
 		// The caller cancels the sink.
 		return fmt.Errorf("write snapshot: %w", err)
 	}
+	failpoint.Here("fsm.persisted")
 	return nil
 }
 

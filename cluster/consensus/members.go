@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/failoverd/failoverd/cluster"
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // Server is a line of the Raft configuration.
@@ -129,8 +130,10 @@ func (n *Node) change(ctx context.Context, what string, done func(Configuration)
 		// It may stand in the log without being committed.
 		return n.Barrier(ctx)
 	}
+	failpoint.Here("raft.member.before")
 	err = n.ask(ctx, refused, func(timeout time.Duration) (raft.Future, func()) { return call(timeout), nil })
 	if err == nil {
+		failpoint.Here("raft.member.changed")
 		n.log.Info("membership changed", "change", what)
 		return nil
 	}

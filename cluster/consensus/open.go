@@ -14,6 +14,7 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/failoverd/failoverd/cluster"
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // store is everything that raft keeps on the disk.
@@ -112,6 +113,7 @@ func ensureStore(d *Directory, path string) error {
 		err = bolt.Close()
 	}
 	if err == nil {
+		failpoint.Here("store.make.before")
 		err = os.Rename(fresh, path)
 	}
 	if err == nil {
@@ -120,6 +122,7 @@ func ensureStore(d *Directory, path string) error {
 	if err != nil {
 		return fmt.Errorf("make store: %w", err)
 	}
+	failpoint.Here("store.made")
 	return d.mark(storeCreated)
 }
 
@@ -200,12 +203,15 @@ func lay(st *store, founders []cluster.Founder) error {
 		}
 		c.Servers = append(c.Servers, s)
 	}
+	failpoint.Here("store.lay.before")
 	if err := st.stable.SetUint64([]byte(keyTerm), 1); err != nil {
 		return fmt.Errorf("write first term: %w", err)
 	}
+	failpoint.Here("store.lay.term")
 	entry := &raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(c)}
 	if err := st.log.StoreLog(entry); err != nil {
 		return fmt.Errorf("write first configuration: %w", err)
 	}
+	failpoint.Here("store.laid")
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/failoverd/failoverd/cluster"
 	"github.com/failoverd/failoverd/cluster/state"
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // MaxCommand is the largest command, encoded, that is taken: an entry must
@@ -45,6 +46,7 @@ func (n *Node) apply(ctx context.Context, cmd state.Command) (applied, error) {
 		return applied{}, fmt.Errorf("%w: %d bytes, at most %d are taken", cluster.ErrInvalid, len(data), MaxCommand)
 	}
 	var answer any
+	failpoint.Here("raft.propose.before")
 	err = n.ask(ctx, translated, func(timeout time.Duration) (raft.Future, func()) {
 		f := n.raft.Apply(data, timeout)
 		return f, func() { answer = f.Response() }
@@ -52,6 +54,7 @@ func (n *Node) apply(ctx context.Context, cmd state.Command) (applied, error) {
 	if err != nil {
 		return applied{}, err
 	}
+	failpoint.Here("raft.proposed")
 	switch a := answer.(type) {
 	case applied:
 		return a, nil

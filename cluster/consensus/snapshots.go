@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // snapshots is the store of snapshots. raft creates one here for its own state
@@ -21,5 +23,6 @@ func (s snapshots) Create(version raft.SnapshotVersion, index, term uint64, c ra
 			return nil, fmt.Errorf("%w: snapshot of index %d came late, %d is applied", ErrBackwards, index, applied)
 		}
 	}
+	failpoint.Here("raft.snapshot.create")
 	return s.SnapshotStore.Create(version, index, term, c, configurationIndex, trans)
 }

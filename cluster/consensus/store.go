@@ -8,6 +8,8 @@ import (
 	"runtime/debug"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // ErrDisk means that a read or a write of the raft store failed. What is on
@@ -105,12 +107,18 @@ func (l logStore) StoreLogs(logs []*raft.Log) error {
 	for i, log := range logs {
 		sealed[i] = seal(log)
 	}
-	return l.do("write entries", func() error { return l.inner.StoreLogs(sealed) })
+	failpoint.Here("raft.log.before")
+	err := l.do("write entries", func() error { return l.inner.StoreLogs(sealed) })
+	failpoint.Here("raft.log.stored")
+	return err
 }
 
 // DeleteRange deletes the entries from first to last, both included.
 func (l logStore) DeleteRange(first, last uint64) error {
-	return l.do("delete entries", func() error { return l.inner.DeleteRange(first, last) })
+	failpoint.Here("raft.log.delete")
+	err := l.do("delete entries", func() error { return l.inner.DeleteRange(first, last) })
+	failpoint.Here("raft.log.deleted")
+	return err
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

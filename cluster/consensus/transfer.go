@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/failoverd/failoverd/cluster"
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // Transfer gives the leadership to the voter that is furthest ahead. See TransferTo.
@@ -23,6 +24,7 @@ func (n *Node) TransferTo(ctx context.Context, name string) error {
 	if name == n.id && n.IsLeader() {
 		return nil
 	}
+	failpoint.Here("raft.transfer.before")
 	future, err := n.transfer(name)
 	if err != nil {
 		return fmt.Errorf("transfer leadership: %w", err)
@@ -42,6 +44,7 @@ func (n *Node) TransferTo(ctx context.Context, name string) error {
 	case <-n.halt:
 		return fmt.Errorf("transfer leadership: %w: %w", cluster.ErrUnknown, errStopping)
 	}
+	failpoint.Here("raft.transfer.answered")
 	switch {
 	case err == nil:
 		return nil

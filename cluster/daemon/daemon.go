@@ -23,6 +23,7 @@ import (
 	"github.com/failoverd/failoverd/cluster/renew"
 	"github.com/failoverd/failoverd/cluster/rpc"
 	"github.com/failoverd/failoverd/fencing/guard"
+	"github.com/failoverd/failoverd/internal/failpoint"
 	"github.com/failoverd/failoverd/vip"
 	"github.com/failoverd/failoverd/vip/gate"
 )
@@ -78,6 +79,7 @@ type daemon struct {
 // everything that runs left to its lease.
 func Run(ctx context.Context, o Options) error {
 	d := &daemon{cfg: o.Config, log: o.Log, restart: make(chan struct{}, 1)}
+	failpoint.In(o.Config.DataDir)
 	defer d.close()
 	if err := d.openLocal(ctx); err != nil {
 		return err
@@ -85,6 +87,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := d.openNetwork(); err != nil {
 		return err
 	}
+	failpoint.Here("daemon.network.open")
 	founded, err := d.found(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -133,10 +136,12 @@ func (d *daemon) openLocal(ctx context.Context) error {
 		return err
 	}
 	d.onClose(d.logged("data directory", d.dir.Close))
+	failpoint.Here("daemon.directory.open")
 	if d.jour, err = journal.Open(d.cfg.DataDir, d.bootID); err != nil {
 		return err
 	}
 	d.onClose(d.logged("journal", d.jour.Close))
+	failpoint.Here("daemon.journal.open")
 	switch d.gate, err = gate.Open(d.gateName()); {
 	case errors.Is(err, gate.ErrInUse):
 		return fmt.Errorf("another daemon of a node %q runs here: %w", d.cfg.Name, err)
@@ -152,10 +157,12 @@ func (d *daemon) openLocal(ctx context.Context) error {
 	if problems := d.cfg.Timing.Check(d.gate != nil); len(problems) > 0 {
 		return &config.Error{Problems: problems}
 	}
+	failpoint.Here("daemon.gate.open")
 	d.keeper, err = newKeeper(ctx, guard.SpawnOptions{Binary: d.cfg.Guard, Dir: d.cfg.DataDir, Realtime: true}, d.gateName(), d.cfg.Timing.Lease/2, d.log)
 	if err != nil {
 		return err
 	}
+	failpoint.Here("daemon.guard.open")
 	d.onClose(d.logged("guard connection", d.keeper.close))
 	d.background(d.keeper.run)
 	d.pool = vip.NewPool(vip.Options{Gate: d.gate, Log: d.log, Report: d.vipEvent})
@@ -220,6 +227,7 @@ func (d *daemon) openNetwork() error {
 		Peer:     d.front, Codec: codec{}, Log: d.log, TLS: server,
 	})
 	d.onClose(d.server.Stop)
+	failpoint.Here("daemon.network.before")
 	return d.listen()
 }
 

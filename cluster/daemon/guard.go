@@ -11,6 +11,7 @@ import (
 
 	"github.com/failoverd/failoverd/cluster/clock"
 	"github.com/failoverd/failoverd/fencing/guard"
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // spawnLimit bounds one attempt to reach or start the guard.
@@ -135,6 +136,7 @@ func (k *keeper) adopt(ctx context.Context, c *guard.Client) {
 	case <-k.lost:
 	default:
 	}
+	failpoint.Here("guard.replaced")
 	if err := k.setGates(ctx); err != nil {
 		k.log.Error("cannot tell the guard which addresses to shut", "err", err)
 	}
@@ -216,6 +218,7 @@ func (k *keeper) setGates(ctx context.Context) error {
 	k.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
+	failpoint.Here("guard.gates.before")
 	return c.SetGates(ctx, []guard.Gate{g})
 }
 

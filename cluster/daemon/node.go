@@ -17,6 +17,7 @@ import (
 	"github.com/failoverd/failoverd/cluster/lease"
 	"github.com/failoverd/failoverd/cluster/renew"
 	"github.com/failoverd/failoverd/cluster/state"
+	"github.com/failoverd/failoverd/internal/failpoint"
 	"github.com/failoverd/failoverd/vip"
 )
 
@@ -57,12 +58,15 @@ func (d *daemon) openNode(ctx context.Context, founded consensus.Founded) error 
 		d.node.HeardAge(voter, session, age, a, at)
 	})
 	d.onClose(d.node.Close)
+	failpoint.Here("daemon.resume.before")
 	if err := d.node.Resume(ctx); err != nil {
 		return err
 	}
+	failpoint.Here("daemon.resumed")
 	if err := d.cleanAddresses(ctx); err != nil {
 		return err
 	}
+	failpoint.Here("daemon.cleaned")
 	secure, err := d.raftTLS()
 	if err != nil {
 		return err
@@ -85,8 +89,10 @@ func (d *daemon) openNode(ctx context.Context, founded consensus.Founded) error 
 			d.log.Warn("the log did not close in time", "err", err)
 		}
 	})
+	failpoint.Here("daemon.raft.open")
 	d.voters.load(d.raft.Servers)
 	d.node.Attach(d.raft) // before anybody can ask the node
+	failpoint.Here("daemon.attached")
 	d.front.serve(d.node)
 	return nil
 }
@@ -168,6 +174,7 @@ func (d *daemon) live(ctx context.Context) error {
 	case err := <-d.server.Failed():
 		return fmt.Errorf("cannot be reached any more: %w", err)
 	case <-d.restart:
+		failpoint.Here("daemon.restart")
 		d.handLeadership()
 		return ErrRestart
 	case <-ctx.Done():
@@ -185,6 +192,7 @@ func (d *daemon) live(ctx context.Context) error {
 	if err := d.gossip.Leave(limited); err != nil {
 		d.log.Debug("gossip goodbye", "err", err)
 	}
+	failpoint.Here("daemon.left")
 	return d.endGuard()
 }
 
@@ -208,6 +216,7 @@ func (d *daemon) endGuard() error {
 	if err := d.keeper.end(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		d.log.Warn("the guard stays", "err", err)
 	}
+	failpoint.Here("daemon.guard.ended")
 	return nil
 }
 

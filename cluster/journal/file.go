@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 const (
@@ -128,6 +130,7 @@ func (l *logFile) append(r record, live []record) error {
 			return l.replace(append(kept, b...))
 		}
 	}
+	failpoint.Here("journal.append.before")
 	if n, err := l.f.Write(b); err != nil {
 		// A full disk is no broken one: without the torn bytes the file is as before.
 		if !full(err) {
@@ -140,9 +143,11 @@ func (l *logFile) append(r record, live []record) error {
 		}
 		return fmt.Errorf("write record: %w; nothing was recorded, free some space", err)
 	}
+	failpoint.Here("journal.append.written")
 	if err := l.f.Sync(); err != nil {
 		return l.fail("sync record", err)
 	}
+	failpoint.Here("journal.append.synced")
 	l.size += int64(len(b))
 	return nil
 }
@@ -176,22 +181,28 @@ func encode(records []record) ([]byte, error) {
 // replace puts new contents in the file's place, so that after a crash at any
 // moment either the old or the new contents are there whole.
 func (l *logFile) replace(b []byte) error {
+	failpoint.Here("journal.replace.before")
 	f, err := l.disk.create(tempName)
 	if err != nil {
 		return fmt.Errorf("create %s: %w", tempName, err)
 	}
+	failpoint.Here("journal.replace.created")
 	if _, err := f.Write(b); err != nil {
 		return fmt.Errorf("write %s: %w", tempName, errors.Join(err, f.Close(), l.disk.remove(tempName)))
 	}
+	failpoint.Here("journal.replace.written")
 	if err := f.Sync(); err != nil {
 		return l.fail("sync "+tempName, errors.Join(err, f.Close()))
 	}
+	failpoint.Here("journal.replace.synced")
 	if err := l.disk.rename(tempName, fileName); err != nil {
 		return l.fail("rename "+tempName, errors.Join(err, f.Close()))
 	}
+	failpoint.Here("journal.replace.renamed")
 	if err := l.disk.syncDir(); err != nil {
 		return l.fail("sync directory", errors.Join(err, f.Close()))
 	}
+	failpoint.Here("journal.replace.done")
 	if l.f != nil {
 		// Nothing of the old file counts any more.
 		_ = l.f.Close()

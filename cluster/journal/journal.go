@@ -20,6 +20,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // The sentinels of this package.
@@ -235,6 +237,7 @@ func (j *Journal) SetSession(s Session) error {
 	if old, ok := j.Session(); ok && old.equal(s) {
 		return nil
 	}
+	failpoint.Here("journal.session.before")
 	if err := j.commit(record{Session: &s}); err != nil {
 		return fmt.Errorf("record session %d: %w", s.ID, err)
 	}
@@ -275,6 +278,7 @@ func (j *Journal) active(service string, epoch uint64, generation uint64, note [
 			return nil
 		}
 	}
+	failpoint.Here("journal.active.before")
 	return j.commit(record{Entry: &e})
 }
 
@@ -305,6 +309,7 @@ func (j *Journal) releasing(service string, epoch uint64) error {
 		}
 	}
 	e.State = StateReleasing
+	failpoint.Here("journal.releasing.before")
 	return j.commit(record{Entry: &e})
 }
 
@@ -318,6 +323,7 @@ func (j *Journal) Erase(service string, epoch uint64) error {
 		if _, ok := j.entry(service, epoch); !ok {
 			return nil
 		}
+		failpoint.Here("journal.erase.before")
 		err = j.commit(record{Erase: &erase{Service: service, Epoch: epoch}})
 	}
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/failoverd/failoverd/cluster/clock"
 	"github.com/failoverd/failoverd/cluster/lease"
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // Question is what a leader asks of the voters.
@@ -88,6 +89,7 @@ func (c *Conn) Ask(q Question, session uint64) {
 	c.mu.Unlock()
 
 	m := message{kind: kindAsk, session: session, nonce: c.askNonce, seq: seq, question: q}
+	failpoint.Here("renew.ask.before")
 	if own := c.broadcast(&m, targets); own {
 		if age, a := c.opt.Voter.Age(session); q.fits(a) {
 			c.publish(event{
@@ -107,6 +109,7 @@ func (c *Conn) gotAge(m *message, at clock.Reading) {
 	asked := c.asks[m.seq%maxAsks] == ask{seq: m.seq, question: m.question, session: m.session}
 	voter := c.voter(m.name)
 	c.mu.Unlock()
+	failpoint.Here("renew.age.heard")
 	if asked && voter != "" {
 		c.publish(event{
 			kind: kindAge, session: m.session, voter: voter, question: m.question,

@@ -5,6 +5,7 @@ import (
 
 	"github.com/failoverd/failoverd/cluster/clock"
 	"github.com/failoverd/failoverd/cluster/lease"
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // Hold begins to renew a session, at once and then at every interval, instead of
@@ -118,7 +119,9 @@ func (c *Conn) round(h *lease.Holder) {
 	c.mu.Unlock()
 
 	m := message{kind: kindRenew, session: h.Session(), nonce: h.Nonce(), seq: seq, config: conf.ID}
+	failpoint.Here("renew.send.before")
 	if own := c.broadcast(&m, targets); own {
+		failpoint.Here("renew.sent")
 		// This node's own vote needs no datagram, but the same check.
 		if ok, why := c.opt.Voter.Renew(m.session, m.config); ok {
 			c.gotOK(c.opt.Self, m.session, m.nonce, m.seq)
@@ -149,6 +152,7 @@ func (c *Conn) gotOK(voter string, session, nonce, seq uint64) {
 	c.mu.Lock()
 	extended := c.held && c.holder.OK(voter, session, nonce, seq, c.opt.Clock.Now())
 	c.mu.Unlock()
+	failpoint.Here("renew.ok.heard")
 	if extended {
 		select {
 		case c.extended <- struct{}{}:
@@ -188,6 +192,7 @@ func (c *Conn) extend() {
 		// A deadline that has passed since would arm nothing; one that was told may
 		// have been extended by two requests at once.
 		if left := clock.Left(c.opt.Clock.Now(), until); ok && left > 0 && until != told && f != nil {
+			failpoint.Here("renew.extend.before")
 			told = until
 			f(until, left)
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/failoverd/failoverd/cluster/clock"
 	"github.com/failoverd/failoverd/cluster/lease"
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // readPause is how long the receiver waits after a read that failed, so that a
@@ -82,6 +83,7 @@ func (c *Conn) answerRenew(m *message, from netip.AddrPort, at clock.Reading) {
 		return
 	}
 	answer := message{kind: kindOK, session: m.session, nonce: m.nonce, seq: m.seq}
+	failpoint.Here("renew.answer.before")
 	ok, why := c.opt.Voter.Renew(m.session, m.config)
 	if ok {
 		c.replay.grant(m.session, m.nonce, m.seq, at)
@@ -94,6 +96,7 @@ func (c *Conn) answerRenew(m *message, from netip.AddrPort, at clock.Reading) {
 		}
 	}
 	c.reply(&answer, from)
+	failpoint.Here("renew.answered")
 }
 
 // answerAsk is the voter's side of a question. One that may not be answered is not.
@@ -102,6 +105,7 @@ func (c *Conn) answerAsk(m *message, from netip.AddrPort) {
 	if !m.question.fits(standing) {
 		return
 	}
+	failpoint.Here("renew.ask.heard")
 	c.reply(&message{
 		kind: kindAge, session: m.session, nonce: m.nonce, seq: m.seq,
 		question: m.question, age: age, standing: standing,

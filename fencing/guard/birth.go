@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/failoverd/failoverd/internal/failpoint"
 	"github.com/failoverd/failoverd/service/cgroup"
 )
 
@@ -108,10 +109,12 @@ func (n *nursery) bear(b *birth, o birthOptions) error {
 		close(b.gone)
 		return err
 	}
+	failpoint.Here("guard.birth.forked")
 	if err := o.record(b); err != nil {
 		b.kill("not recorded")
 		return err
 	}
+	failpoint.Here("guard.birth.recorded")
 	o.order.FirstPid = n.firstPid(o.order.Tasks)
 	if err := sendPacket(b.ctl, o.order); err != nil {
 		b.kill("no link")

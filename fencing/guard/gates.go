@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // Shutter shuts one gate. It is opened when the gate is named, not at the
@@ -61,6 +63,7 @@ func (gs *gates) set(want []Gate) error {
 		}
 		next = append(next, h)
 	}
+	failpoint.Here("guard.gates.set")
 	gs.mu.Lock()
 	gs.held = next
 	gs.mu.Unlock()
@@ -114,6 +117,7 @@ func (gs *gates) shut(done chan<- struct{}) {
 		if len(h.Addresses) == 0 {
 			continue
 		}
+		failpoint.Here("guard.deadline.delete")
 		if err := gs.remove(h.Addresses); err != nil {
 			gs.tell(fmt.Sprintf("delete addresses at the deadline: %v", err))
 		}
@@ -138,6 +142,7 @@ func (gs *gates) close() {
 // expired is what happens at the deadline: gates, then processes, then
 // addresses. Nothing in it is waited for beyond gateTime before the kill.
 func (g *Guard) expired(victims []*birth) {
+	failpoint.Here("guard.deadline.reached")
 	gated := len(g.gates.list()) > 0
 	if gated {
 		shut := make(chan struct{})
@@ -149,12 +154,14 @@ func (g *Guard) expired(victims []*birth) {
 		}
 		t.Stop()
 	}
+	failpoint.Here("guard.deadline.shut")
 	for _, b := range victims {
 		b.signal(atDeadline)
 	}
 	for _, b := range victims {
 		b.sweep()
 	}
+	failpoint.Here("guard.deadline.killed")
 	// SIGKILL is on its way to all: from here on the kernel's timer is not needed.
 	if err := g.lease.doom(victims...); err != nil {
 		g.trouble(err.Error())

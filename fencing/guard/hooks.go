@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/failoverd/failoverd/internal/failpoint"
 	"github.com/failoverd/failoverd/service/cgroup"
 )
 
@@ -137,6 +138,7 @@ func (u *unit) runHook(b *birth, h Hook, prog *program, id uint64) (HookResult, 
 		files = append(files, dir)
 	}
 	began := time.Now()
+	failpoint.Here("guard.hook.before")
 	answer := b.awaitRun(id)
 	if err := b.tell(order{Op: "run", ID: id}, files...); err != nil {
 		return HookResult{}, fmt.Errorf("run hook %s of %s: %w", h.Label, h.Unit, err)
@@ -162,6 +164,7 @@ func (u *unit) runHook(b *birth, h Hook, prog *program, id uint64) (HookResult, 
 		_ = link.SetReadDeadline(time.Now().Add(h.Timeout + runnerGrace))
 		_, err = recvPacket(link, make([]byte, maxPacket), &n)
 	}
+	failpoint.Here("guard.hook.done")
 	res := u.judge(b, h, group, n, err)
 	out.drain(50 * time.Millisecond)
 	out.mu.Lock()

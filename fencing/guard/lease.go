@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // kernelMargin is how long after the deadline the kernel's timer kills a guard
@@ -173,8 +175,10 @@ func (l *lease) extend(session uint64, d Deadline) error {
 	if late {
 		victims = l.expireLocked()
 	}
+	failpoint.Here("guard.extend.before")
 	l.deadline, l.over = l.deadline.later(d), false
 	err = l.armLocked(now)
+	failpoint.Here("guard.extended")
 	l.mu.Unlock()
 	if late {
 		l.expired(victims)
@@ -212,6 +216,7 @@ func (l *lease) armKernelLocked(now Deadline) error {
 	if len(l.live) == 0 {
 		return l.timer.arm(0)
 	}
+	failpoint.Here("guard.timer.before")
 	return l.timer.arm(kernelAt(now, l.deadline))
 }
 
@@ -227,6 +232,7 @@ func (l *lease) enter(b *birth, session uint64) error {
 	if err := l.checkLocked(session, now); err != nil {
 		return err
 	}
+	failpoint.Here("guard.unit.enter")
 	l.live[b] = struct{}{}
 	if err := l.armKernelLocked(now); err != nil {
 		delete(l.live, b)

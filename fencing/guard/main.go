@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // The program's exit codes, beside 0.
@@ -131,6 +133,7 @@ func run(args []string, o MainOptions) int {
 
 // serve is the guard's life.
 func serve(f runFlags, o MainOptions, ready *os.File) (int, error) {
+	failpoint.In(f.dir)
 	closeInherited(ready)
 	keepLittle()
 	hurry()
@@ -160,6 +163,7 @@ func serve(f runFlags, o MainOptions, ready *os.File) (int, error) {
 	if err := g.awaitListening(served); err != nil {
 		return exitError, errors.Join(err, g.Close())
 	}
+	failpoint.Here("guard.listening")
 	if ready != nil {
 		_, _ = ready.WriteString("ok")
 		ready.Close()

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 const (
@@ -255,6 +257,7 @@ func (sc *serverConn) handle(ctx context.Context, r request) {
 		if err == nil {
 			err = g.Extend(b.Session, b.Deadline)
 		}
+		failpoint.Here("guard.extend.reply")
 		sc.answer(r.ID, nil, err)
 	case opPing:
 		sc.answer(r.ID, nil, nil)
@@ -322,6 +325,7 @@ func (sc *serverConn) slow(ctx context.Context, r request) {
 			rep.Unit, rep.Adopted, err = g.Start(wctx, s)
 			cancel()
 		}
+		failpoint.Here("guard.start.reply")
 		sc.answer(r.ID, rep, err)
 	case opStop:
 		var b nameBody
@@ -331,6 +335,7 @@ func (sc *serverConn) slow(ctx context.Context, r request) {
 			err = g.Stop(wctx, b.Name, b.Timeout)
 			cancel()
 		}
+		failpoint.Here("guard.stop.reply")
 		sc.answer(r.ID, nil, err)
 	case opSignal:
 		var b nameBody
@@ -346,6 +351,7 @@ func (sc *serverConn) slow(ctx context.Context, r request) {
 		if err == nil {
 			res, err = g.Run(ctx, h)
 		}
+		failpoint.Here("guard.run.reply")
 		sc.answer(r.ID, res, err)
 	case opWatch:
 		sc.watch(ctx, r)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // The back-off of restarts, and how long something has to run well for its
@@ -122,10 +124,12 @@ func (u *unit) bear() (*birth, error) {
 			return b, err
 		}
 	}
+	failpoint.Here("guard.unit.entered")
 	group, err := u.g.makeGroup(u.spec)
 	if err != nil {
 		return b, fmt.Errorf("%w: %w", ErrStart, err)
 	}
+	failpoint.Here("guard.unit.grouped")
 	err = u.g.nursery.bear(b, birthOptions{
 		unit: u.spec.Name, leased: u.leased, group: group,
 		output: func(p []byte) { u.out.Write(p) },
@@ -147,6 +151,7 @@ func (u *unit) become(b *birth, first bool) {
 		kind = EventRestarted
 	}
 	u.mu.Unlock()
+	failpoint.Here("guard.unit.runs")
 	u.event(kind, fmt.Sprintf("init %d", b.pid))
 }
 
@@ -160,6 +165,7 @@ func (u *unit) await(b *birth) {
 	u.mu.Lock()
 	timeout := u.timeout
 	u.mu.Unlock()
+	failpoint.Here("guard.stop.before")
 	if err := b.tell(order{Op: "stop", Timeout: timeout}); err != nil {
 		b.kill("stop: no link to its init")
 	}

@@ -40,6 +40,7 @@ import (
 	"time"
 
 	"github.com/failoverd/failoverd/fencing/guard"
+	"github.com/failoverd/failoverd/internal/failpoint"
 	"github.com/failoverd/failoverd/service"
 )
 
@@ -170,6 +171,7 @@ func (h *Hooks) Start(ctx context.Context, epoch uint64) error {
 		return fmt.Errorf("start %s: %w", h.o.Name, err)
 	}
 	h.setEpoch(epoch)
+	failpoint.Here("exec.unit.before")
 	err := h.o.Guard.Start(ctx, guard.Spec{
 		Name: h.unit, Kind: guard.KindHooks, Epoch: epoch, StopTimeout: leaveTimeout, ShareMounts: true,
 	})
@@ -190,7 +192,9 @@ func (h *Hooks) Start(ctx context.Context, epoch uint64) error {
 		}
 		h.log.Info("started under this epoch before, and does not run now: start again", "status", errText(err))
 	}
+	failpoint.Here("exec.start.before")
 	res, err := h.run(ctx, "start", h.o.Start, h.o.StartTimeout, true)
+	failpoint.Here("exec.start.done")
 	if err == nil {
 		err = verdict("start", res)
 	}
@@ -234,7 +238,9 @@ func (h *Hooks) Stop(ctx context.Context) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.o.Stop) > 0 {
+		failpoint.Here("exec.stop.before")
 		res, err := h.run(ctx, "stop", h.o.Stop, h.o.StopTimeout, false)
+		failpoint.Here("exec.stop.done")
 		if err == nil {
 			err = verdict("stop", res)
 		}
@@ -244,6 +250,7 @@ func (h *Hooks) Stop(ctx context.Context) error {
 	}
 	uctx, cancel := context.WithTimeout(ctx, leaveTimeout+hookMargin)
 	defer cancel()
+	failpoint.Here("exec.unit.stop")
 	if err := h.o.Guard.Stop(uctx, h.unit); err != nil {
 		return fmt.Errorf("stop %s: %w", h.o.Name, err)
 	}
@@ -283,6 +290,7 @@ func (h *Hooks) status(ctx context.Context) (bool, error) {
 	if len(h.o.Status) == 0 {
 		return false, ErrUnknown
 	}
+	failpoint.Here("exec.status.before")
 	res, err := h.run(ctx, "status", h.o.Status, h.o.StatusTimeout, false)
 	if err != nil {
 		return false, fmt.Errorf("status of %s: %w: %w", h.o.Name, ErrUnknown, err)

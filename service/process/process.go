@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/failoverd/failoverd/fencing/guard"
+	"github.com/failoverd/failoverd/internal/failpoint"
 	"github.com/failoverd/failoverd/service"
 )
 
@@ -136,12 +137,14 @@ func (p *Process) Kappa() time.Duration { return guard.Kappa }
 func (p *Process) Start(ctx context.Context, epoch uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, p.o.StartTimeout)
 	defer cancel()
+	failpoint.Here("process.start.before")
 	if err := p.o.Guard.Start(ctx, p.spec(epoch)); err != nil {
 		if errors.Is(err, guard.ErrConflict) {
 			return fmt.Errorf("start %s: %w: %w", p.o.Name, ErrOtherEpoch, err)
 		}
 		return fmt.Errorf("start %s: %w", p.o.Name, err)
 	}
+	failpoint.Here("process.started")
 	if p.o.Ready == "" {
 		return nil
 	}
@@ -149,6 +152,7 @@ func (p *Process) Start(ctx context.Context, epoch uint64) error {
 	if err := p.awaitReady(ctx); err != nil {
 		return fmt.Errorf("start %s: %w%s", p.o.Name, err, p.outputTail())
 	}
+	failpoint.Here("process.ready")
 	p.log.Info("ready", "address", p.o.Ready, "took", time.Since(began))
 	return nil
 }
@@ -236,9 +240,11 @@ func (p *Process) Adopt(ctx context.Context, epoch uint64) error {
 func (p *Process) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.o.StopTimeout+stopMargin)
 	defer cancel()
+	failpoint.Here("process.stop.before")
 	if err := p.o.Guard.Stop(ctx, p.unit); err != nil {
 		return fmt.Errorf("stop %s: %w", p.o.Name, err)
 	}
+	failpoint.Here("process.stopped")
 	return nil
 }
 

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // Arm opens addresses for the time that is left of their lease, of which the
@@ -47,8 +49,10 @@ func (g *Gate) arm(addrs []netip.Addr, since Instant, left time.Duration) error 
 		for i, a := range addrs {
 			open[i] = element{a, armed}
 		}
+		failpoint.Here("gate.arm.before")
 		switch err := g.transactArm(addrs, open, renew); {
 		case err == nil:
+			failpoint.Here("gate.armed")
 			g.gen = nextGeneration(g.gen)
 			g.setEntries(addrs, entry{open: true, at: now, left: rest, armed: armed})
 			if Now().Since(now) <= rest-armed {

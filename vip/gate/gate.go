@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // DefaultName is the name of the tables when none is given.
@@ -293,6 +295,7 @@ func (g *Gate) commit(gen uint32, build func(*batch)) error {
 	b.begin(gen)
 	build(b)
 	b.commit()
+	failpoint.Here("gate.change.before")
 	return g.c.transact()
 }
 

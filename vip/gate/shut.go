@@ -6,6 +6,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/failoverd/failoverd/internal/failpoint"
 )
 
 // ErrMissing: there is no gate of that name, or not all of it. What it held
@@ -47,6 +49,7 @@ func (s *Shutter) ShutAll(addrs ...netip.Addr) error {
 		return err
 	}
 	all := []uint8{unix.NFPROTO_INET, unix.NFPROTO_ARP, unix.NFPROTO_NETDEV}
+	failpoint.Here("gate.shutall.before")
 	if err := s.flush(all...); err == nil {
 		return nil
 	}
