@@ -1,0 +1,68 @@
+package journal
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/crc32"
+	"testing"
+)
+
+// FuzzOpen opens any file as a journal, and one whose checksums fit but whose
+// records are anything. Either it is refused, or what it says is the same after
+// every further start, and what is recorded on top of it is kept.
+func FuzzOpen(f *testing.F) {
+	whole, err := encode([]record{
+		{Session: &Session{BootID: "boot1", ID: 7}},
+		{Entry: &Entry{BootID: "boot1", Session: 7, Service: "erp", Epoch: 1, State: StateActive, Note: []byte("n")}},
+		{Entry: &Entry{BootID: "boot0", Session: 3, Service: "web", Epoch: 2, State: StateReleasing}},
+		{Erase: &erase{Service: "erp", Epoch: 9}},
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole, []byte{})
+	f.Add(whole[:len(whole)-3], []byte(`{"erase":{"service":"erp","epoch":1}}`))
+	f.Add([]byte(magic), []byte(`{"entry":{"boot":"boot1","service":"erp","epoch":1,"state":"active"}}`))
+	f.Add([]byte(magic), []byte(`{"session":null}`))
+	f.Add(append([]byte(magic), make([]byte, 600)...), []byte{})
+	f.Fuzz(func(t *testing.T, file, payload []byte) {
+		if len(payload) > 0 {
+			// Nobody draws a checksum by chance.
+			file = binary.BigEndian.AppendUint32(bytes.Clone(file), uint32(len(payload)))
+			file = binary.BigEndian.AppendUint32(file, crc32.Checksum(payload, castagnoli))
+			file = binary.BigEndian.AppendUint32(file, crc32.Checksum(file[len(file)-8:], castagnoli))
+			file = append(file, payload...)
+		}
+		d := diskWith(file)
+		j, err := open(d, "boot1")
+		if err != nil {
+			if got := d.names[fileName].data; !bytes.Equal(got, file) {
+				t.Fatalf("what was refused (%v) was changed: %q", err, got)
+			}
+			return
+		}
+		says := dump(j)
+		for range 2 {
+			if j, err = open(d, "boot1"); err != nil || dump(j) != says {
+				t.Fatalf("after a start (%v) it says\n%sand before\n%s", err, dump(j), says)
+			}
+		}
+		for _, e := range j.Entries() {
+			s, ok := j.Session()
+			if j.Mine(e) && (!ok || s.BootID != "boot1" || e.BootID != "boot1" || e.Session != s.ID) {
+				t.Fatalf("%+v is taken for this boot's, in session %+v", e, s)
+			}
+			// Whatever it was, it can be given up, and then is never begun again.
+			if err := j.Releasing(e.Service, e.Epoch); err != nil {
+				t.Fatalf("%+v cannot be given up: %v", e, err)
+			}
+			if err := j.Active(e.Service, e.Epoch, 1, nil); err == nil {
+				t.Fatalf("%+v is activated again", e)
+			}
+		}
+		says = dump(j)
+		if j, err = open(d, "boot1"); err != nil || dump(j) != says {
+			t.Fatalf("%v: it says\n%sand not\n%s", err, dump(j), says)
+		}
+	})
+}
