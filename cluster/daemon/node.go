@@ -78,6 +78,9 @@ func (d *daemon) openNode(ctx context.Context, founded consensus.Founded) error 
 		Timing:    consensus.Timing{Heartbeat: t.Heartbeat, Election: t.Election, LeaderLease: t.LeaderLease, Commit: t.Commit},
 		Resolve:   func(base string) (string, error) { return config.RaftAddress(base), nil },
 		DiskLimit: t.DiskLimit, Log: d.log,
+		SnapshotThreshold: failpoint.Number("consensus.snapshot.threshold", 0),
+		SnapshotInterval:  time.Duration(failpoint.Number("consensus.snapshot.ms", 0)) * time.Millisecond,
+		TrailingLogs:      failpoint.Number("consensus.snapshot.trailing", 0),
 	})
 	if err != nil {
 		return err

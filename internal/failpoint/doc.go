@@ -16,6 +16,8 @@
 //	crash      SIGKILL to itself: nothing deferred runs, as in a power cut of one process
 //	stop       SIGSTOP to itself, until somebody sends SIGCONT
 //	sleep:D    waits for the duration D, each time
+//	number:N   is no deed: Number gives N for the label instead of the ordinary
+//	           number, so that what is rare happens within a test
 //
 // and @N lets the first N-1 times pass, counted by each process for itself.
 // A crash or a stop happens once for each file: it leaves the mark

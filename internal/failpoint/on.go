@@ -22,6 +22,9 @@ var process = newSet(os.Getenv(Variable))
 // Here is a point: whatever is armed for the label happens now.
 func Here(label string) { process.here(label) }
 
+// Number is what is armed for the label as a number, else the ordinary one.
+func Number(label string, ordinary uint64) uint64 { return process.number(label, ordinary) }
+
 // In says which data directory the process works on.
 func In(data string) { process.in(filepath.Join(data, Dir)) }
 
@@ -72,6 +75,20 @@ func (s *set) here(label string) {
 	}
 }
 
+func (s *set) number(label string, ordinary uint64) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refresh()
+	a, ok := s.armed[label]
+	if !ok {
+		a, ok = s.fixed[label]
+	}
+	if !ok || a.number == 0 {
+		return ordinary
+	}
+	return a.number
+}
+
 // due says what has to happen at a label now, and marks that it does.
 func (s *set) due(label string) (sig syscall.Signal, sleep time.Duration) {
 	s.mu.Lock()
@@ -82,7 +99,7 @@ func (s *set) due(label string) (sig syscall.Signal, sleep time.Duration) {
 	if !ok {
 		a, ok = s.fixed[label]
 	}
-	if !ok {
+	if !ok || a.number > 0 {
 		return 0, 0
 	}
 	s.count[label]++

@@ -107,6 +107,17 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
+func TestNumber(t *testing.T) {
+	s, sent, _ := armedSet(t, "a=number:7")
+	s.here("a")
+	if n := s.number("a", 3); n != 7 || len(*sent) != 0 {
+		t.Errorf("number %d, sent %v", n, *sent)
+	}
+	if n := s.number("b", 3); n != 3 {
+		t.Errorf("an ordinary number is %d", n)
+	}
+}
+
 func TestNothingWithoutADirectory(t *testing.T) {
 	s := newSet("")
 	s.kill = func(sig syscall.Signal) { t.Errorf("sent %v", sig) }
@@ -115,7 +126,7 @@ func TestNothingWithoutADirectory(t *testing.T) {
 }
 
 func TestParseRefuses(t *testing.T) {
-	for _, bad := range []string{"a", "=crash", "a=die", "a=crash@0", "a=crash@x", "a=sleep:0s", "a=sleep:x"} {
+	for _, bad := range []string{"a", "=crash", "a=die", "a=crash@0", "a=crash@x", "a=sleep:0s", "a=sleep:x", "a=number:0", "a=number:2@2"} {
 		if _, err := parse(bad); err == nil {
 			t.Errorf("%q was taken", bad)
 		}

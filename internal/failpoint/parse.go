@@ -10,11 +10,13 @@ import (
 	"time"
 )
 
-// action is what happens at a point: a signal to oneself, or a pause.
+// action is what happens at a point: a signal to oneself, or a pause. A number
+// is none.
 type action struct {
-	sig   syscall.Signal
-	sleep time.Duration
-	nth   int // from which time on; at least 1
+	sig    syscall.Signal
+	sleep  time.Duration
+	number uint64
+	nth    int // from which time on; at least 1
 }
 
 // parse reads "label=action[@n]", divided by semicolons or line ends.
@@ -48,7 +50,14 @@ func parseAction(text string) (action, error) {
 		a.nth = n
 	}
 	duration, sleeps := strings.CutPrefix(what, "sleep:")
+	number, numbers := strings.CutPrefix(what, "number:")
 	switch {
+	case numbers:
+		n, err := strconv.ParseUint(number, 10, 64)
+		if err != nil || n == 0 || counted {
+			return a, fmt.Errorf("%q is no number from 1 on", text)
+		}
+		a.number = n
 	case what == "crash":
 		a.sig = syscall.SIGKILL
 	case what == "stop":
@@ -60,7 +69,7 @@ func parseAction(text string) (action, error) {
 		}
 		a.sleep = d
 	default:
-		return a, fmt.Errorf("%q is none of crash, stop, sleep:DURATION", what)
+		return a, fmt.Errorf("%q is none of crash, stop, sleep:DURATION, number:N", what)
 	}
 	return a, nil
 }
