@@ -343,6 +343,7 @@ func (d *daemon) died(step string) bool {
 	}
 	d.n.crashAt = ""
 	d.w.say("%s dies here: %s", d.n.name, step)
+	d.w.saw("died: " + step)
 	away := d.w.upTo(200 * ms)
 	if d.w.chance(2) {
 		away = d.w.upTo(3 * d.w.timing.ttl)
@@ -355,5 +356,5 @@ func (d *daemon) died(step string) bool {
 var steps = []string{
 	"session opened, not journaled", "session journaled", "active not journaled", "active journaled", "started",
 	"stopped, not journaled", "releasing journaled", "told", "release proposed", "release committed",
-	"close committed", "end committed", "grant committed", "hand-over committed",
+	"close committed", "end committed", "grant committed", "hand-over committed", "fence committed",
 }

@@ -62,9 +62,14 @@ func (d *daemon) sync() {
 	if d.w.chance(50) {
 		took += d.w.upTo(90 * ms)
 	}
+	hung := false
 	var finish func()
 	finish = func() {
 		if d.n.diskHung {
+			if !hung {
+				hung = true
+				d.w.saw("hung disk")
+			}
 			d.after(hangLook, finish)
 			return
 		}
@@ -74,6 +79,7 @@ func (d *daemon) sync() {
 		if d.n.diskBad {
 			d.n.diskBad = false
 			k.failed = true
+			d.w.saw("failed sync")
 		}
 		if k.failed {
 			f = diskFails

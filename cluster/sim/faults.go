@@ -8,7 +8,7 @@ import (
 
 // faults are what befalls the machines, the disks and the network.
 var faults = map[string]action{
-	"partition": {weight: 4, fault: true, do: func(w *world, it item) {
+	"partition": {weight: 4, do: func(w *world, it item) {
 		side := 1 + it.arg%(1<<len(w.nodes)-2)
 		for i := range w.nodes {
 			for j := range w.nodes {
@@ -19,7 +19,7 @@ var faults = map[string]action{
 		}
 		w.after(it.lasts, w.mend)
 	}},
-	"one way": {weight: 3, fault: true, do: func(w *world, it item) {
+	"one way": {weight: 3, do: func(w *world, it item) {
 		to := it.arg % len(w.nodes)
 		w.links[it.node][to].cut = true
 		if it.rnd.IntN(2) == 0 {
@@ -29,7 +29,7 @@ var faults = map[string]action{
 		}
 		w.after(it.lasts, w.mend)
 	}},
-	"loss": {weight: 3, fault: true, do: func(w *world, it item) {
+	"loss": {weight: 3, do: func(w *world, it item) {
 		for i := range w.nodes {
 			for j := range w.nodes {
 				w.links[i][j].loss = it.arg % 50
@@ -37,7 +37,7 @@ var faults = map[string]action{
 		}
 		w.after(it.lasts, w.mend)
 	}},
-	"slow": {weight: 3, fault: true, do: func(w *world, it item) {
+	"slow": {weight: 3, do: func(w *world, it item) {
 		for i := range w.nodes {
 			w.links[i][it.node].slow = it.lasts / 3
 			w.links[it.node][i].slow = it.lasts / 4
@@ -51,7 +51,7 @@ var faults = map[string]action{
 			}
 		}
 	}},
-	"one kind": {weight: 5, fault: true, do: func(w *world, it item) {
+	"one kind": {weight: 5, do: func(w *world, it item) {
 		l := link{only: []traffic{ofLog, ofLease, ofOthers}[it.arg%3]}
 		switch it.arg / 3 % 3 {
 		case 0:
@@ -70,38 +70,39 @@ var faults = map[string]action{
 		}
 		w.after(it.lasts, w.mend)
 	}},
-	"freeze":  {weight: 5, fault: true, do: func(w *world, it item) { w.nodes[it.node].freeze(it.lasts) }},
-	"suspend": {weight: 3, fault: true, do: func(w *world, it item) { w.nodes[it.node].suspend(it.lasts) }},
-	"slew": {weight: 2, fault: true, do: func(w *world, it item) {
+	"freeze":  {weight: 5, do: func(w *world, it item) { w.nodes[it.node].freeze(it.lasts) }},
+	"suspend": {weight: 3, do: func(w *world, it item) { w.nodes[it.node].suspend(it.lasts) }},
+	"slew": {weight: 2, do: func(w *world, it item) {
 		n := w.nodes[it.node]
 		if n.suspends || !n.on {
 			return
 		}
+		w.saw("slewed")
 		n.setRates(n.crystal+int64(it.arg%160001)-80000, n.crystal)
 		w.after(it.lasts, func() { n.setRates(n.crystal, n.crystal) })
 	}},
-	"crash": {weight: 6, fault: true, do: func(w *world, it item) {
+	"crash": {weight: 6, do: func(w *world, it item) {
 		away := it.lasts
 		if it.rnd.IntN(2) == 0 {
 			away = time.Duration(it.rnd.Int64N(int64(w.timing.ttl / 2)))
 		}
 		w.nodes[it.node].crash(away)
 	}},
-	"crash at a step": {weight: 8, fault: true, do: func(w *world, it item) {
-		w.nodes[it.node].crashAt = steps[it.arg%len(steps)]
+	"crash at a step": {weight: 8, do: func(w *world, it item) {
+		w.nodes[it.node].crashAt = it.step
 	}},
-	"power": {weight: 3, fault: true, do: func(w *world, it item) {
+	"power": {weight: 3, do: func(w *world, it item) {
 		n := w.nodes[it.node]
 		n.powerOff()
 		w.after(it.lasts, n.powerOn)
 	}},
-	"whole site": {weight: 1, fault: true, do: func(w *world, it item) {
+	"whole site": {weight: 1, do: func(w *world, it item) {
 		for _, n := range w.nodes {
 			n.powerOff()
 			w.after(time.Duration(it.rnd.Int64N(int64(it.lasts))), n.powerOn)
 		}
 	}},
-	"disk hangs": {weight: 3, fault: true, do: func(w *world, it item) {
+	"disk hangs": {weight: 3, do: func(w *world, it item) {
 		n := w.nodes[it.node]
 		n.diskHung = true
 		if n.d != nil {
@@ -113,7 +114,7 @@ var faults = map[string]action{
 		}
 		w.after(long, func() { n.diskHung = false })
 	}},
-	"sync fails": {weight: 2, fault: true, do: func(w *world, it item) {
+	"sync fails": {weight: 2, do: func(w *world, it item) {
 		n := w.nodes[it.node]
 		n.diskBad = true
 		// The daemon notices and exits; it comes back when the disk is well.
@@ -124,7 +125,7 @@ var faults = map[string]action{
 			}
 		})
 	}},
-	"depose": {weight: 5, fault: true, do: func(w *world, it item) {
+	"depose": {weight: 5, do: func(w *world, it item) {
 		for _, n := range w.nodes {
 			if n.d != nil && n.d.raft.leads && !n.frozen && !n.suspended {
 				n.d.stepDown()
@@ -134,18 +135,18 @@ var faults = map[string]action{
 			n.d.campaign(true)
 		}
 	}},
-	"lag": {weight: 4, fault: true, do: func(w *world, it item) {
+	"lag": {weight: 4, do: func(w *world, it item) {
 		n := w.nodes[it.node]
 		n.lag = it.lasts
 		w.after(2*it.lasts, func() { n.lag = 0 })
 	}},
-	"broken": {weight: 3, fault: true, do: func(w *world, it item) {
+	"broken": {weight: 3, do: func(w *world, it item) {
 		n := w.nodes[it.node]
 		n.broken[it.word] = true
 		w.after(2*it.lasts, func() { delete(n.broken, it.word) })
 	}},
 	// Whoever serves cannot prove that it stops, and is cut off.
-	"stuck": {weight: 3, fault: true, do: func(w *world, it item) {
+	"stuck": {weight: 3, do: func(w *world, it item) {
 		for i, n := range w.nodes {
 			if n.running[it.word] == nil {
 				continue
@@ -159,12 +160,12 @@ var faults = map[string]action{
 		w.after(it.lasts, w.mend)
 	}},
 	// A snapshot of another node, taken at any time, arrives.
-	"snapshot": {weight: 3, fault: true, do: func(w *world, it item) {
+	"snapshot": {weight: 3, do: func(w *world, it item) {
 		kept := w.nodes[it.arg%len(w.nodes)].raft.kept
 		w.nodes[it.node].receive(func(d *daemon) { d.restore(kept) })
 	}},
 	// A proposer that does not know whether its entry was committed asks again.
-	"echo": {weight: 5, fault: true, do: func(w *world, it item) {
+	"echo": {weight: 5, do: func(w *world, it item) {
 		log := w.check.log
 		for range 8 {
 			at := len(log) - 1 - it.rnd.IntN(min(len(log), 60))
@@ -180,7 +181,7 @@ var faults = map[string]action{
 		}
 	}},
 	// A leader of another mind: what it proposes may be unwise, never unsafe.
-	"strange leader": {weight: 3, fault: true, do: func(w *world, it item) {
+	"strange leader": {weight: 3, do: func(w *world, it item) {
 		d := w.leader()
 		if d == nil {
 			return
@@ -198,12 +199,12 @@ var faults = map[string]action{
 			})
 		}
 	}},
-	"dies": {weight: 3, fault: true, do: func(w *world, it item) {
+	"dies": {weight: 3, do: func(w *world, it item) {
 		for _, n := range w.nodes {
 			n.ended(it.word, "it died by itself")
 		}
 	}},
-	"cannot stop": {weight: 2, fault: true, do: func(w *world, it item) {
+	"cannot stop": {weight: 2, do: func(w *world, it item) {
 		n := w.nodes[it.node]
 		n.unstop[it.word] = true
 		w.after(2*it.lasts, func() { delete(n.unstop, it.word) })
@@ -223,12 +224,12 @@ func (w *world) mend() {
 // some worlds a minority is dead for good, and the others must do without.
 func (w *world) heal() {
 	w.say("--- all faults are over")
+	w.saw("end " + string(w.end))
 	w.mend()
-	switch {
-	case w.quiet:
-	case w.chance(2):
+	switch w.end {
+	case endBury:
 		w.bury()
-	case w.chance(2):
+	case endMaim:
 		w.maim()
 	}
 	for _, n := range w.nodes {

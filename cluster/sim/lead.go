@@ -27,6 +27,8 @@ type leadership struct {
 	reports map[string]report    // of the other nodes
 	granted map[string]grantSeen // by service
 
+	shots map[uint64]*shots // by session
+
 	changing bool // a change of the voters is under way
 	changed  *clock.Reading
 }
@@ -36,7 +38,7 @@ func (d *daemon) lead() {
 	d.led = &leadership{
 		term: d.n.raft.term, ev: newEvidence(d.n.raft.term, d.voter.View().Index),
 		since: d.n.Now(), first: d.n.Now(),
-		reports: map[string]report{}, granted: map[string]grantSeen{},
+		reports: map[string]report{}, granted: map[string]grantSeen{}, shots: map[uint64]*shots{},
 	}
 	d.survey(d.led)
 	d.lookLead(d.led, 0)
@@ -76,6 +78,7 @@ func (d *daemon) lookLead(led *leadership, look uint64) {
 	for _, s := range led.plan.Steps {
 		d.doStep(led, st, s)
 	}
+	d.fence(led, st)
 	d.unanswered(led)
 	d.stepDone(led, st)
 }

@@ -120,6 +120,7 @@ func (d *daemon) apply(to uint64) {
 		}
 		if i%keepEvery == 0 && e.cmd != nil {
 			r.kept = d.voter.Snapshot()
+			d.w.saw("snapshot kept")
 		}
 	}
 	d.newState()
@@ -135,12 +136,15 @@ func (d *daemon) restore(kept *state.State) {
 	case kept.Index < c.applied:
 		if d.voter.Restore(kept) == nil {
 			d.w.say("%s goes back from entry %d to %d", d.n.name, c.applied, kept.Index)
+		} else {
+			d.w.saw("late snapshot refused")
 		}
 		return
 	case d.voter.Restore(kept) != nil:
 		return
 	}
 	d.w.say("%s restores entry %d", d.n.name, kept.Index)
+	d.w.saw("snapshot installed")
 	for c.applied < kept.Index {
 		c.applied++
 		if w, ok := c.waiting[c.applied]; ok {

@@ -47,6 +47,9 @@ type node struct {
 	diskHung bool
 	diskBad  bool // the next sync fails
 
+	devices  []device         // that can turn it off
+	arrivals [7]time.Duration // when the latest message to each node arrives
+
 	d *daemon // nil: none runs
 }
 
@@ -155,6 +158,7 @@ func (n *node) powerOff() {
 	n.kill()
 	n.endAll("the machine is off")
 	n.on, n.suspended, n.frozen, n.leased = false, false, false, false
+	n.w.saw("off")
 	n.w.say("%s is off", n.name)
 }
 
@@ -178,6 +182,7 @@ func (n *node) suspend(d time.Duration) {
 	}
 	n.setRates(n.crystal, -million)
 	n.suspended = true
+	n.w.saw("suspended")
 	n.enforce++
 	n.w.say("%s is suspended for %s", n.name, d)
 	boot := n.boot
@@ -208,6 +213,7 @@ func (n *node) freeze(d time.Duration) {
 		return
 	}
 	n.frozen = true
+	n.w.saw("frozen")
 	n.w.say("%s: the daemon is frozen for %s", n.name, d)
 	life := n.d
 	n.w.after(d, func() {

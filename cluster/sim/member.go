@@ -256,6 +256,7 @@ func (d *daemon) moveAway(service string) {
 func (d *daemon) goodbye(away time.Duration) {
 	gone := func() {
 		d.w.say("%s says goodbye", d.n.name)
+		d.w.saw("goodbye")
 		d.held = false
 		d.n.kill()
 		d.n.startAfter(away)

@@ -35,11 +35,21 @@ func (w *world) way(from, to *node, kind traffic) (time.Duration, bool) {
 		return 100*us + w.upTo(usual), true
 	}
 	if l.cut || l.loss > 0 && w.rnd.IntN(100) < l.loss {
+		w.traits.lost++
+		if l.cut && !w.links[to.i][from.i].cut {
+			w.traits.oneWay++
+		}
 		return 0, false
 	}
 	d := 100*us + w.upTo(usual)
 	if l.slow > 0 {
 		d += w.upTo(l.slow)
+		w.traits.slowed++
+	}
+	if at := w.now + d; at < from.arrivals[to.i] {
+		w.traits.overtaken++
+	} else {
+		from.arrivals[to.i] = at
 	}
 	return d, true
 }
@@ -50,6 +60,7 @@ func (w *world) datagram(from, to *node, kind traffic, take func(*daemon)) {
 	times := 1
 	if from != to && w.chance(100) {
 		times = 2
+		w.traits.twice++
 	}
 	for range times {
 		if d, ok := w.way(from, to, kind); ok {

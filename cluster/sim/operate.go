@@ -38,17 +38,17 @@ var orders = map[string]action{
 		w.after(2*it.lasts, func() { w.order(state.SetStandby{Node: names[it.node], Stamp: ann("done")}) })
 	}},
 	"apply": {weight: 4, do: func(w *world, it item) {
-		spec := w.spec(it.rnd, it.word)
+		spec := drawSpec(it.rnd, names[:len(w.nodes)], it.word)
 		if it.arg%2 == 0 {
 			spec.Resources = []state.Resource{{Kind: state.ResourceProcess, Name: "p", Process: &state.Process{
-				Command: []string{"/bin/true"}, StopTimeout: time.Duration(1+it.place) * time.Second, StartTimeout: time.Second,
+				Command: []string{"/bin/true"}, StopTimeout: time.Duration(1+it.arg/2%20) * time.Second, StartTimeout: time.Second,
 			}}}
 		}
 		w.order(state.SetServices{Services: []state.Spec{spec}, Stamp: ann("changed")})
 	}},
 	"remove": {weight: 2, do: func(w *world, it item) {
 		w.order(state.SetServices{Remove: []string{it.word}, Stamp: ann("not needed")})
-		spec := w.spec(it.rnd, it.word)
+		spec := drawSpec(it.rnd, names[:len(w.nodes)], it.word)
 		w.after(it.lasts, func() {
 			w.order(state.SetServices{Services: []state.Spec{spec}, Stamp: ann("needed after all")})
 		})
@@ -140,6 +140,7 @@ func (w *world) vouch(node int, d time.Duration, fromOff bool) {
 				}
 			}
 			if s.Status == state.SessionOpen {
+				w.saw("forced")
 				l.propose(state.CloseSession{Session: id, Stamp: ann("it is off")}, func(res state.Result, f failure) {
 					if f == "" {
 						end()

@@ -83,6 +83,7 @@ func (d *daemon) load() {
 	d.reconfigured()
 	if kept := d.n.raft.kept; kept != nil && d.voter.Restore(kept) == nil {
 		c.applied, c.committed = kept.Index, kept.Index
+		d.w.saw("snapshot loaded")
 		d.newState()
 	}
 	c.heard = d.w.now

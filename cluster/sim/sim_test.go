@@ -3,7 +3,10 @@ package sim
 import (
 	"flag"
 	"fmt"
+	"maps"
+	"reflect"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,12 +25,13 @@ var (
 // invariants of LEASE.md.
 func TestSeeds(t *testing.T) {
 	if *story {
-		res := Run(Options{Seed: *first, Trace: true})
-		fmt.Println(strings.Join(res.Plan, "\n") + "\n" + strings.Join(res.Trace, "\n"))
+		s := Draw(*first)
+		fmt.Println(s.String() + "\n" + strings.Join(Run(s, true).Trace, "\n"))
 		return
 	}
 	var mu sync.Mutex
 	var total Stats
+	seen := map[string]int{}
 	ran := 0
 	var work sync.WaitGroup
 	next := make(chan uint64)
@@ -39,14 +43,17 @@ func TestSeeds(t *testing.T) {
 	for range 2 {
 		work.Go(func() {
 			for seed := range next {
-				res := Run(Options{Seed: seed})
+				res := Run(Draw(seed), false)
 				mu.Lock()
 				total.add(res.Stats)
+				for name, n := range res.Seen {
+					seen[name] += n
+				}
 				ran++
 				mu.Unlock()
 				if res.Bad != "" {
 					once.Do(func() { close(enough) })
-					t.Error(account(seed, res))
+					t.Error(account(Draw(seed), res))
 				}
 			}
 		})
@@ -65,6 +72,7 @@ feed:
 	t.Logf("%d seeds from %d: %.1f h simulated in %.1f s, with %.1f s of processor time: %.0f times real time per core",
 		ran, *first, total.Simulated.Hours(), took.Seconds(), cpu.Seconds(), total.Simulated.Seconds()/cpu.Seconds())
 	t.Logf("%+v", total)
+	t.Log(strings.Join(table(seen), "\n"))
 	if *seeds < 50 || t.Failed() {
 		return
 	}
@@ -73,6 +81,25 @@ feed:
 	if total.Grants < 3*n || total.Handovers < n/2 || total.Expired < n/2 || total.Crashes < n || total.Faults < 10*n {
 		t.Error("too little happens: the simulation has lost its bite")
 	}
+	if n < manySeeds {
+		return
+	}
+	for _, name := range Everything() {
+		if seen[name] == 0 {
+			t.Errorf("%q never happened in %d seeds: the simulation has lost its bite", name, n)
+		}
+	}
+}
+
+// manySeeds is how many seeds must have all of Everything among them.
+const manySeeds = 5000
+
+func table(seen map[string]int) []string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(seen)) {
+		out = append(out, fmt.Sprintf("%9d %s", seen[name], name))
+	}
+	return out
 }
 
 // processorTime is what this process has used of all cores, so that a ratio per
@@ -90,7 +117,7 @@ func processorTime(t *testing.T) time.Duration {
 func TestQuiet(t *testing.T) {
 	for seed := range uint64(20) {
 		for _, loss := range []int{0, 5} {
-			res := Run(Options{Seed: 1 + seed, Quiet: 30 * time.Second, Loss: loss})
+			res := Run(Quiet(1+seed, 30*time.Second, loss), false)
 			if res.Bad != "" || res.Stats.Closed > 0 {
 				t.Errorf("seed %d, loss %d: %d sessions closed; %s", 1+seed, loss, res.Stats.Closed, res.Bad)
 			}
@@ -98,45 +125,53 @@ func TestQuiet(t *testing.T) {
 	}
 }
 
-// TestSameSeedSameStory: a run is a function of its seed, to the last event.
+// TestSameSeedSameStory: a run is a function of its script, to the last event.
 func TestSameSeedSameStory(t *testing.T) {
 	for seed := range uint64(5) {
-		one, two := Run(Options{Seed: 1 + seed, Trace: true}), Run(Options{Seed: 1 + seed, Trace: true})
-		if one.Stats != two.Stats || strings.Join(one.Trace, "\n") != strings.Join(two.Trace, "\n") {
+		one, two := Run(Draw(1+seed), true), Run(Draw(1+seed), true)
+		if !reflect.DeepEqual(one, two) {
 			t.Errorf("seed %d: two runs, two stories", 1+seed)
 		}
-		if plain := Run(Options{Seed: 1 + seed}); plain.Stats != one.Stats {
+		if plain := Run(Draw(1+seed), false); plain.Stats != one.Stats || !maps.Equal(plain.Seen, one.Seen) {
 			t.Errorf("seed %d: to be watched changes the story", 1+seed)
 		}
 	}
 }
 
-// account shows a broken run: the seed, the shortest plan that still breaks, and
-// the end of its story.
-func account(seed uint64, res Result) string {
-	skip := shrink(seed, len(res.Plan))
-	short := Run(Options{Seed: seed, Skip: skip, Trace: true})
+// account shows a broken run: the shortest script that still breaks, as a case
+// file, and the end of its story.
+func account(s Script, res Result) string {
+	short := shrink(s)
+	again := Run(short, true)
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d: %s\n", seed, res.Bad)
-	fmt.Fprintf(&b, "with this much of its plan: %s\n%s\n", short.Bad, strings.Join(short.Plan, "\n"))
+	fmt.Fprintf(&b, "seed %d: %s\n", s.Seed, res.Bad)
+	fmt.Fprintf(&b, "It breaks as well with less: %s\nPut this in cluster/sim/testdata/NAME.sim (go test ./cluster/sim -run=TestCases/NAME):\n", again.Bad)
+	fmt.Fprintf(&b, "---\n# %s\n%s---\n", again.Bad, short)
 	const most = 120
-	lines := short.Trace
+	lines := again.Trace
 	if len(lines) > most {
-		fmt.Fprintf(&b, "(%d lines before; the whole story: go test ./cluster/sim -run=TestSeeds -sim.first=%d -sim.trace)\n", len(lines)-most, seed)
+		fmt.Fprintf(&b, "(%d lines before; the whole story of the seed: go test ./cluster/sim -run=TestSeeds -sim.first=%d -sim.trace)\n", len(lines)-most, s.Seed)
 		lines = lines[len(lines)-most:]
 	}
 	b.WriteString(strings.Join(lines, "\n"))
 	return b.String()
 }
 
-// shrink finds items of a seed's plan without which it breaks as well.
-func shrink(seed uint64, items int) map[int]bool {
-	skip := map[int]bool{}
-	for place := range items {
-		skip[place] = true
-		if Run(Options{Seed: seed, Skip: skip}).Bad == "" {
-			delete(skip, place)
+// shrink leaves out what a script breaks without as well, until nothing more can go.
+func shrink(s Script) Script {
+	for smaller := true; smaller; {
+		smaller = false
+		for i := s.Items() - 1; i >= 0; i-- {
+			if c := s.Without(i); Run(c, false).Bad != "" {
+				s, smaller = c, true
+			}
+		}
+		for _, c := range s.Simpler() {
+			if Run(c, false).Bad != "" {
+				s, smaller = c, true
+				break
+			}
 		}
 	}
-	return skip
+	return s
 }

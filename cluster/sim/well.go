@@ -51,6 +51,11 @@ func (c *checker) unwell() string {
 	return ""
 }
 
+// canFence reports whether the machine's devices can be relied on.
+func (w *world) canFence(n *node) bool {
+	return w.fencing.on && n.honest()+n.liars() >= w.fencing.confirmations
+}
+
 func (c *checker) service(leader *daemon, svc *state.Service) string {
 	var on []*node
 	for _, n := range c.w.nodes {
@@ -62,7 +67,7 @@ func (c *checker) service(leader *daemon, svc *state.Service) string {
 	switch {
 	case svc.Removed && len(on) > 0:
 		return "was removed and runs"
-	case len(open) > 0 && c.w.gone[c.w.byName[open[0].Node]] && svc.Spec.Takeover == state.TakeoverFence:
+	case len(open) > 0 && c.w.gone[c.w.byName[open[0].Node]] && svc.Spec.Takeover == state.TakeoverFence && !c.w.canFence(c.w.byName[open[0].Node]):
 		return "" // as it should: only an operator who has seen that node can help
 	case svc.Removed && len(open) > 0:
 		return "was removed and its epoch is not over"

@@ -7,7 +7,6 @@ import (
 
 	"github.com/failoverd/failoverd/cluster/decide"
 	"github.com/failoverd/failoverd/cluster/lease"
-	"github.com/failoverd/failoverd/cluster/state"
 )
 
 // us and ms are the units of this package; all times are true time unless a
@@ -40,32 +39,23 @@ type world struct {
 	seq    uint64
 	nonces uint64
 
-	nodes  []*node
-	byName map[string]*node
-	links  [][]link
-	plan   []item
-	quiet  bool
-	gone   map[*node]bool // dead or half deaf for good: the others must do without
-	maimed bool           // it is half deaf
-	check  *checker
-	sights map[string]decide.Sight // used again for every look
+	nodes   []*node
+	byName  map[string]*node
+	links   [][]link
+	plan    []item
+	end     ending
+	fencing fencing
+	seen    map[string]int
+	traits  traits
+	gone    map[*node]bool // dead or half deaf for good: the others must do without
+	maimed  bool           // it is half deaf
+	check   *checker
+	sights  map[string]decide.Sight // used again for every look
 
 	tracing bool
 	trace   []string
 	bad     string
 	stats   Stats
-}
-
-// Options say what to run.
-type Options struct {
-	Seed  uint64
-	Trace bool // keep the story of the run
-	// Skip leaves items of the plan out, by their place in it.
-	Skip map[int]bool
-	// Quiet is how long nothing happens at all, but for Loss of a hundred messages
-	// everywhere, instead of a plan.
-	Quiet time.Duration
-	Loss  int
 }
 
 // Stats are what a run came to.
@@ -102,36 +92,49 @@ func (s *Stats) add(o Stats) {
 // Result is the outcome of a run.
 type Result struct {
 	Stats Stats
+	// Seen counts what happened, by name.
+	Seen map[string]int
 	// Bad says which invariant was broken, when and how; empty: none.
 	Bad   string
-	Plan  []string // what was planned, one line each
 	Trace []string
 }
 
-// Run runs one seed to its end or to the first broken invariant.
-func Run(o Options) Result {
-	w := newWorld(o)
+// Run runs a script to its end or to the first broken invariant. Traced, it keeps
+// the story of the run.
+func Run(s Script, traced bool) Result {
+	w := newWorld(s, traced)
 	w.run()
-	w.stats.Simulated = w.now
-	res := Result{Stats: w.stats, Bad: w.bad, Trace: w.trace}
-	for _, it := range w.plan {
-		res.Plan = append(res.Plan, it.String())
-	}
-	return res
+	return w.result()
 }
 
-func newWorld(o Options) *world {
+func (w *world) result() Result {
+	w.stats.Simulated = w.now
+	for name, n := range w.traits.named() {
+		w.seen[name] += n
+	}
+	s := w.stats
+	for name, n := range map[string]int{
+		"hand-over": s.Handovers, "hand-over told": s.Told, "adopted": s.Adopted,
+		"session expired": s.Expired, "session vouched": s.Vouched,
+	} {
+		w.seen[name] += n
+	}
+	return Result{Stats: w.stats, Seen: w.seen, Bad: w.bad, Trace: w.trace}
+}
+
+// newWorld founds the cluster and starts its daemons.
+func newWorld(s Script, traced bool) *world {
 	w := &world{
-		rnd: rand.New(rand.NewPCG(o.Seed, 1)), byName: map[string]*node{}, gone: map[*node]bool{}, sights: map[string]decide.Sight{}, tracing: o.Trace,
+		rnd: rand.New(rand.NewPCG(s.Seed, 1)), timing: s.timing, plan: s.items, end: s.end, fencing: s.fencing,
+		byName: map[string]*node{}, gone: map[*node]bool{}, seen: map[string]int{}, sights: map[string]decide.Sight{}, tracing: traced,
 	}
 	w.check = newChecker(w)
-	w.timing = profiles[w.pick(6, 2, 1, 1)]
-	w.makePlan(rand.New(rand.NewPCG(o.Seed, 2)), o.Skip)
-	if w.quiet = o.Quiet > 0; w.quiet {
-		w.plan = []item{{what: "quiet", lasts: o.Quiet, arg: o.Loss}}
-	}
+	w.populate(s)
 	return w
 }
+
+// saw counts that something happened.
+func (w *world) saw(what string) { w.seen[what]++ }
 
 // pick draws an index by weight.
 func (w *world) pick(weights ...int) int { return pick(w.rnd, weights...) }
@@ -249,14 +252,14 @@ func (w *world) step(end time.Duration) bool {
 	return true
 }
 
-// run founds the cluster, lets the plan happen, and then waits for all to be well.
+// run lets the plan happen, and then waits for all to be well.
 func (w *world) run() {
-	w.populate()
 	last := time.Duration(0)
 	for _, it := range w.plan {
 		last = max(last, it.at+it.lasts)
 		w.after(it.at, func() {
 			w.stats.Faults++
+			w.saw(it.what)
 			w.say("--- %s", it)
 			it.do(w)
 		})
@@ -299,19 +302,3 @@ func (w *world) bound() time.Duration {
 
 // services are the names that may be in force, and how many there are.
 var services = []string{"db", "erp", "web"}
-
-// spec is a service as an operator first writes it.
-func (w *world) spec(rnd *rand.Rand, name string) state.Spec {
-	s := state.Spec{Name: name, Takeover: state.TakeoverLease}
-	if pick(rnd, 3, 1) == 1 {
-		s.Takeover = state.TakeoverFence
-	}
-	switch pick(rnd, 4, 1, 1) {
-	case 1:
-		s.Nodes = []string{w.nodes[0].name, w.nodes[rnd.IntN(len(w.nodes)-1)+1].name}
-	case 2:
-		s.Priorities = map[string]int{w.nodes[rnd.IntN(len(w.nodes))].name: 5}
-		s.Failback = pick(rnd, 1, 1) == 1
-	}
-	return s
-}
