@@ -94,6 +94,23 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
+// Only the end of the time itself is no failure.
+func TestMerelyLate(t *testing.T) {
+	const late = "fuzz: elapsed: 9s\n--- FAIL: FuzzX (9.05s)\n    context deadline exceeded\nFAIL\n"
+	for text, want := range map[string]bool{
+		late:     true,
+		"":       false,
+		"PASS\n": false,
+		"--- FAIL: FuzzX (9.05s)\n    x_test.go:1: context deadline exceeded\nFAIL\n":         false,
+		late + "Failing input written to x\n":                                                 false,
+		"--- FAIL: FuzzX (9.05s)\n    --- FAIL: FuzzX (0.00s)\n    context deadline exceeded": false,
+	} {
+		if merelyLate([]byte(text)) != want {
+			t.Errorf("%q: %v", text, !want)
+		}
+	}
+}
+
 // Every fuzz test has a name of its own in its package, and the search finds
 // at least those that have always been there.
 func TestEveryFuzzTestIsFound(t *testing.T) {

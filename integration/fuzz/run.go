@@ -143,10 +143,19 @@ func (r *runner) run(ctx context.Context, t target) result {
 	switch {
 	case ctx.Err() != nil:
 		res.verdict = interrupted
-	case err != nil:
+	case err != nil && !merelyLate(out):
 		res.verdict, res.output = failing, string(out)+err.Error()
 	}
 	return res
+}
+
+// merelyLate reports whether a test failed only because Go's fuzzer ended while an
+// input was being tried, which it then calls a failure (golang/go issue 75804).
+func merelyLate(out []byte) bool {
+	_, failure, found := bytes.Cut(out, []byte("--- FAIL: "))
+	lines := strings.Split(strings.TrimSpace(string(failure)), "\n")
+	return found && len(lines) >= 2 && strings.TrimSpace(lines[1]) == "context deadline exceeded" &&
+		!bytes.Contains(out, []byte("Failing input"))
 }
 
 // command runs a program in a process group of its own, so that what hangs can
