@@ -97,8 +97,13 @@ func (w *world) off() error {
 // in runs fn on a thread inside.
 func (w *world) in(fn func() error) error {
 	w.mu.Lock()
-	ns := w.ns
+	fd, err := unix.FcntlInt(w.ns.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	w.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	ns := os.NewFile(uintptr(fd), "mnt")
+	defer ns.Close()
 	return (&mount{ns: ns}).within(fn)
 }
 
@@ -356,7 +361,7 @@ func TestFails(t *testing.T) {
 	is(0, "remove", func() error { return os.Remove(w.path("b")) })
 	f.End()
 
-	f = w.disk.ReadOnly()
+	w.disk.ReadOnly()
 	is(syscall.EROFS, "open for writing", w.put("a", "after!", false))
 	is(syscall.EROFS, "create", w.put("c", "x", false))
 	is(syscall.EROFS, "rename", func() error { return os.Rename(w.path("a"), w.path("b")) })
