@@ -196,7 +196,7 @@ func TestPassesThrough(t *testing.T) {
 	if got := w.below("d/b"); got != "no d/b" {
 		t.Errorf("below: %q", got)
 	}
-	raw, err := os.ReadFile("/proc/self/mountinfo")
+	raw, err := os.ReadFile("/proc/thread-self/mountinfo")
 	if err != nil || strings.Contains(string(raw), w.disk.Dir()) {
 		t.Errorf("it is mounted outside too (%v)", err)
 	}
