@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// settled ends all faults, waits until the cluster is whole and serves again,
+// and looks at the window that has ended.
+func (r *run) settled(ctx context.Context) error {
+	if err := r.in.endAll(); err != nil {
+		return err
+	}
+	if err := r.glance(); err != nil {
+		return err
+	}
+	began := r.rig.Lab.Now()
+	limited, cancel := context.WithTimeout(ctx, r.settle)
+	defer cancel()
+	err := r.in.takeAllBack(limited)
+	if err == nil {
+		_, _, err = r.rig.Settled(limited)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	took := r.rig.Lab.Now() - began
+	if err != nil {
+		r.findings = append(r.findings, fmt.Sprintf("not whole again within %v of the end of all faults: %v\n%s",
+			r.settle, err, r.states(ctx)))
+		return errors.Join(r.verdict(), r.examine(ctx))
+	}
+	r.settles.Count++
+	r.settles.Sum += took
+	r.settles.Longest = max(r.settles.Longest, took)
+	if err := r.examine(ctx); err != nil {
+		return err
+	}
+	n := len(r.in.faults())
+	passed := r.rig.Lab.Now() - r.begun
+	r.sayf("settled in %.1f s; %d faults, one in %.2f s; %d operations, epoch %d; two holders: none", took.Seconds(), n,
+		passed.Seconds()/float64(max(n, 1)), r.history.figures().Acknowledged, r.older.Epoch)
+	return nil
+}
+
+// examine ends the window and checks it, by every view there is.
+func (r *run) examine(ctx context.Context) error {
+	closing, cancel := context.WithTimeout(ctx, r.settle)
+	defer cancel()
+	key, err := r.crowd.nextWindow(closing)
+	if err != nil {
+		return err
+	}
+	if err := r.crowd.closing(closing, r.in.outside, key); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		r.findings = append(r.findings, fmt.Sprintf("the service does not answer after all faults have ended: %v", err))
+	}
+	r.windows++
+	ops := r.history.window(key)
+	r.findings = append(r.findings, linearizable(ops, r.decide)...)
+	r.findings = append(r.findings, r.windowed(ops)...)
+	figures, err := r.rig.Lab.Judge(r.begun, r.rig.Lab.Now())
+	if err != nil {
+		return err
+	}
+	if !figures.None() {
+		r.findings = append(r.findings, figures.String())
+	}
+	return r.verdict()
+}
+
+// windowed runs the checks without a search over this window, the one before,
+// and the newest of all before those.
+func (r *run) windowed(ops []op) []string {
+	both := append(slices.Clone(r.previous), ops...)
+	if r.older.Epoch != 0 {
+		both = append(both, r.older)
+	}
+	for _, o := range r.previous {
+		if o.known() && o.Epoch >= r.older.Epoch && o.Sequence >= r.older.Sequence {
+			r.older = o
+			r.older.Action, r.older.Key = readRegister, 0 // only its numbers count
+		}
+	}
+	r.previous = ops
+	found := direct(both)
+	return found[:min(len(found), 20)]
+}
+
+// conclude reads every set again at the very end: what was ever acknowledged
+// must still be there. And it looks for epochs shared over the whole run.
+func (r *run) conclude(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(ctx, r.settle)
+	defer cancel()
+	if err := r.crowd.stop(); err != nil {
+		return err
+	}
+	var all []op
+	for _, key := range r.history.keys() {
+		if err := r.crowd.closing(limited, r.in.outside, key); err != nil {
+			return fmt.Errorf("read everything again: %w", err)
+		}
+		ops := r.history.window(key)
+		all = append(all, ops...)
+		r.findings = append(r.findings, lostAdds(ops)...)
+		r.findings = append(r.findings, linearizable(ops, r.decide)...)
+	}
+	r.findings = append(r.findings, sharedEpochs(all)...)
+	r.findings = append(r.findings, epochsGoBack(all)...)
+	return r.verdict()
+}
+
+// states asks every node by itself, for people to read.
+func (r *run) states(ctx context.Context) string {
+	var b strings.Builder
+	for _, h := range r.in.nodes {
+		one, cancel := context.WithTimeout(ctx, 3*time.Second)
+		text, err := r.rig.Failoverd.Ctl(one, h, "status", "--local")
+		cancel()
+		fmt.Fprintf(&b, "--- %s says:\n%s", h, text)
+		if err != nil {
+			fmt.Fprintf(&b, "(%v)\n", err)
+		}
+	}
+	if text, err := r.rig.Failoverd.AnyCtl(ctx, "explain", "pet"); err == nil {
+		fmt.Fprintf(&b, "--- explain\n%s", text)
+	}
+	return b.String()
+}
