@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
 	"io/fs"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -27,8 +29,6 @@ type target struct {
 
 func (t target) String() string { return t.pkg + "." + t.name }
 
-var declaration = regexp.MustCompile(`(?m)^func (Fuzz\w+)\(\w+ \*testing\.F\)`)
-
 // find reads the fuzz tests of a module, sorted.
 func find(root string, match *regexp.Regexp) ([]target, error) {
 	var out []target
@@ -41,25 +41,43 @@ func find(root string, match *regexp.Regexp) ([]target, error) {
 		case d.IsDir() || !strings.HasSuffix(path, "_test.go"):
 			return nil
 		}
-		source, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
 		dir, err := filepath.Rel(root, filepath.Dir(path))
 		if err != nil {
 			return err
 		}
-		for _, m := range declaration.FindAllSubmatch(source, -1) {
-			if t := (target{filepath.ToSlash(dir), string(m[1])}); match.MatchString(t.String()) {
+		names, err := declared(path)
+		for _, name := range names {
+			if t := (target{filepath.ToSlash(dir), name}); match.MatchString(t.String()) {
 				out = append(out, t)
 			}
 		}
-		return nil
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("look for fuzz tests: %w", err)
 	}
 	slices.SortFunc(out, func(a, b target) int { return strings.Compare(a.String(), b.String()) })
+	return out, nil
+}
+
+// declared returns the fuzz tests that a file declares.
+func declared(path string) ([]string, error) {
+	file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, d := range file.Decls {
+		f, ok := d.(*ast.FuncDecl)
+		if !ok || f.Recv != nil || !strings.HasPrefix(f.Name.Name, "Fuzz") || len(f.Type.Params.List) != 1 {
+			continue
+		}
+		if p, ok := f.Type.Params.List[0].Type.(*ast.StarExpr); ok {
+			if s, ok := p.X.(*ast.SelectorExpr); ok && s.Sel.Name == "F" {
+				out = append(out, f.Name.Name)
+			}
+		}
+	}
 	return out, nil
 }
 
