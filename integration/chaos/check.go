@@ -127,7 +127,18 @@ func describe(o op) string {
 	return text
 }
 
+// enoughOfOne is how many complaints of one check are told; the others say no more.
+const enoughOfOne = 5
+
 // direct runs every check that needs no search.
 func direct(ops []op) []string {
-	return slices.Concat(epochsGoBack(ops), sharedEpochs(ops), sequencesGoBack(ops), sharedPlaces(ops), lostAdds(ops))
+	var out []string
+	for _, check := range []func([]op) []string{epochsGoBack, sharedEpochs, sequencesGoBack, sharedPlaces, lostAdds} {
+		found := check(ops)
+		if n := len(found) - enoughOfOne; n > 0 {
+			found = append(found[:enoughOfOne], fmt.Sprintf("and %d more of that kind", n))
+		}
+		out = append(out, found...)
+	}
+	return out
 }

@@ -43,7 +43,7 @@ func (r *run) settled(ctx context.Context) error {
 	n := len(r.in.faults())
 	passed := r.rig.Lab.Now() - r.begun
 	r.sayf("settled in %.1f s; %d faults, one in %.2f s; %d operations, epoch %d; two holders: none", took.Seconds(), n,
-		passed.Seconds()/float64(max(n, 1)), r.history.figures().Acknowledged, r.older.Epoch)
+		passed.Seconds()/float64(max(n, 1)), r.history.figures().Acknowledged, r.epoch())
 	return nil
 }
 
@@ -89,8 +89,16 @@ func (r *run) windowed(ops []op) []string {
 		}
 	}
 	r.previous = ops
-	found := direct(both)
-	return found[:min(len(found), 20)]
+	return direct(both)
+}
+
+// epoch is the newest that answered in the last window.
+func (r *run) epoch() uint64 {
+	newest := r.older.Epoch
+	for _, o := range r.previous {
+		newest = max(newest, o.Epoch)
+	}
+	return newest
 }
 
 // conclude reads every set again at the very end: what was ever acknowledged
