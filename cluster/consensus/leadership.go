@@ -51,7 +51,7 @@ func (l *leader) watch() {
 	defer l.node.wait.Done()
 	defer l.over()
 	fatal := l.node.verdict.done
-	leads := false
+	leads, relieved := false, false
 	for {
 		select {
 		case leads = <-l.notify:
@@ -65,6 +65,11 @@ func (l *leader) watch() {
 		// A leader whose disk hangs commits nothing and is being replaced: it
 		// must not go on as if it led, and starts over if it comes back.
 		_, stalled := l.node.watch.stalled()
+		if stalled && leads && !relieved {
+			l.node.wait.Add(1)
+			go l.node.relieve()
+		}
+		relieved = stalled && (relieved || leads)
 		if stalled || fatal == nil || !leads {
 			l.over()
 			continue
