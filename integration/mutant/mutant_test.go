@@ -208,3 +208,22 @@ func TestMutantsFit(t *testing.T) {
 		}
 	}
 }
+
+// Each fault of the protocol's list is put into the code by a mutant that exists.
+func TestEveryFaultOfTheProtocolHasAMutant(t *testing.T) {
+	seen := map[string]bool{}
+	for _, f := range protocol {
+		if len(f.mutants) == 0 || seen[f.name] {
+			t.Errorf("%s: %d mutants, or twice in the list", f.name, len(f.mutants))
+		}
+		seen[f.name] = true
+		for _, m := range f.mutants {
+			if _, err := os.Stat(filepath.Join("mutants", m+".mutant")); err != nil {
+				t.Errorf("%s: %v", f.name, err)
+			}
+		}
+	}
+	if len(protocol) != 33 {
+		t.Errorf("the list has 33 faults, not %d", len(protocol))
+	}
+}
