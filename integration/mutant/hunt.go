@@ -26,6 +26,7 @@ const (
 	doesNotBuild verdict = "DOES NOT COMPILE"
 	doesNotFit   verdict = "DOES NOT FIT"
 	interrupted  verdict = "INTERRUPTED"
+	failsAnyway  verdict = "TESTS FAIL WITHOUT IT"
 )
 
 type result struct {
@@ -45,24 +46,35 @@ type hunt struct {
 	log io.Writer // nil: quiet
 }
 
-// baseline runs each set of tests once without a mutant: one that fails by
-// itself would seem to catch everything.
-func (h *hunt) baseline(ctx context.Context, all []mutant, jobs int) error {
+// baseline runs each set of tests without a mutant: one that fails by itself
+// would seem to catch everything. It returns what is wrong, by set. A set that
+// fails is tried once more: a busy machine can make a test late.
+func (h *hunt) baseline(ctx context.Context, all []mutant, jobs int) map[string]string {
 	var keys []string
 	for _, m := range all {
-		keys = append(keys, strings.Join(m.tests, " "))
+		keys = append(keys, m.set())
 	}
 	slices.Sort(keys)
 	keys = slices.Compact(keys)
-	errs := make([]error, len(keys))
+	wrong := make([]string, len(keys))
 	inTurn(len(keys), jobs, func(i int) {
-		// The build cache spares the work when nothing has changed since.
-		out, err := h.goTest(ctx, nil, "LC_ALL=C", strings.Fields(keys[i]))
-		if err != nil {
-			errs[i] = fmt.Errorf("without a mutant, go test %s: %w\n%s", keys[i], err, tail(out))
+		for range 2 {
+			// The build cache spares the work when nothing has changed since.
+			out, err := h.goTest(ctx, nil, "LC_ALL=C", strings.Fields(keys[i]))
+			if err == nil {
+				wrong[i] = ""
+				return
+			}
+			wrong[i] = fmt.Sprintf("  without a mutant, go test %s: %v\n%s", keys[i], err, tail(out))
 		}
 	})
-	return errors.Join(errs...)
+	out := map[string]string{}
+	for i, text := range wrong {
+		if text != "" {
+			out[keys[i]] = text
+		}
+	}
+	return out
 }
 
 // run breaks the code in one way and looks whether its tests fail. One call of

@@ -18,6 +18,9 @@ type mutant struct {
 	swaps []swap
 }
 
+// set names the mutant's tests.
+func (m mutant) set() string { return strings.Join(m.tests, " ") }
+
 type swap struct{ old, new string }
 
 // loadAll reads the mutants of a directory whose names match, in order.

@@ -173,8 +173,8 @@ func TestTestsMustPassWithoutAMutant(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out, errs bytes.Buffer
-	if code := run(context.Background(), []string{"-dir", dir}, &out, &errs); code != 1 || !strings.Contains(errs.String(), "without a mutant") {
-		t.Errorf("exit code %d, %s", code, errs.String())
+	if code := run(context.Background(), []string{"-dir", dir}, &out, &errs); code != 1 || !strings.Contains(out.String(), "without a mutant") || !strings.Contains(out.String(), "0 of 1 caught") {
+		t.Errorf("exit code %d, %s%s", code, out.String(), errs.String())
 	}
 }
 
