@@ -20,6 +20,15 @@ func FuzzOpen(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	other, err := encode([]record{
+		{Session: &Session{BootID: "boot0", ID: 7}},
+		{Entry: &Entry{BootID: "boot0", Session: 7, Service: "erp", Epoch: 1, State: StateActive}},
+		{Entry: &Entry{BootID: "boot1", Session: 7, Service: "web", Epoch: 1, State: StateActive}},
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(other, []byte{})
 	f.Add(whole, []byte{})
 	f.Add(whole[:len(whole)-3], []byte(`{"erase":{"service":"erp","epoch":1}}`))
 	f.Add([]byte(magic), []byte(`{"entry":{"boot":"boot1","service":"erp","epoch":1,"state":"active"}}`))
@@ -42,6 +51,17 @@ func FuzzOpen(f *testing.F) {
 			return
 		}
 		says := dump(j)
+		if _, err := decode(append(bytes.Clone(file), 0, 0, 0)); err != nil {
+			t.Fatalf("a file that grew by zeros is refused: %v", err)
+		}
+		if n := len(file) - 1; len(payload) > 0 && n > len(magic) {
+			// Torn within its last record, it says what it said before that.
+			torn, err := decode(file[:n])
+			before, berr := decode(file[:len(file)-headSize-len(payload)])
+			if err != nil || berr != nil || len(torn) != len(before) {
+				t.Fatalf("torn: %d records, %v; without its end %d, %v", len(torn), err, len(before), berr)
+			}
+		}
 		for range 2 {
 			if j, err = open(d, "boot1"); err != nil || dump(j) != says {
 				t.Fatalf("after a start (%v) it says\n%sand before\n%s", err, dump(j), says)

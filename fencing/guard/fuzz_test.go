@@ -53,6 +53,8 @@ func FuzzServer(f *testing.F) {
 	f.Add(byte(0), []byte(`{"session":7,"deadline":{"boot":9000000000000000000,"raw":9000000000000000000}}`), int64(1e9), int64(1e9))
 	f.Add(byte(0), []byte(nil), int64(1e9), int64(-5))
 	f.Add(byte(0), []byte(nil), int64(1e9), int64(1)<<62)
+	f.Add(byte(0), []byte(nil), int64(3600e9), int64(3601e9))
+	f.Add(byte(0), []byte(nil), int64(1)<<60, int64(1)<<60)
 	f.Add(byte(3), []byte(`{"name":"erp","timeout":1}`), int64(0), int64(0))
 	f.Add(byte(4), []byte(`{"name":"erp","signal":"SIGKILL"}`), int64(0), int64(0))
 	f.Add(byte(6), []byte(`{"name":"../../etc/passwd"}`), int64(0), int64(0))

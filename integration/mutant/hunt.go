@@ -42,6 +42,8 @@ type hunt struct {
 	root, tmp string
 	timeout   time.Duration
 
+	progress io.Writer
+
 	mu  sync.Mutex
 	log io.Writer // nil: quiet
 }

@@ -84,7 +84,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	}
 	defer os.RemoveAll(tmp)
 
-	h := &hunt{root: root, tmp: tmp, timeout: *timeout}
+	h := &hunt{root: root, tmp: tmp, timeout: *timeout, progress: errs}
 	if *verbose {
 		h.log = errs
 	}
@@ -110,8 +110,16 @@ func (h *hunt) runAll(ctx context.Context, all []mutant, wrong map[string]string
 			return
 		}
 		results[i] = h.run(ctx, all[i])
+		h.say(results[i])
 	})
 	return results
+}
+
+// say tells of a result at once: the table comes only at the end.
+func (h *hunt) say(r result) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	fmt.Fprintf(h.progress, "%-40s %s in %.1f s\n", r.name, r.verdict, r.took.Seconds())
 }
 
 // inTurn calls f for 0 to n-1, so many at a time.
