@@ -18,6 +18,7 @@ import (
 const (
 	maxNodes = 4
 	maxLog   = 8
+	removal  = 1 << maxNodes // a voter's bit with this: take its vote
 )
 
 // The entries of the log. 0 is no entry.
@@ -51,7 +52,7 @@ type voter struct {
 	lead    uint8 // believes that it leads
 	own     uint8 // has applied its own LeaderStart
 	quiet   uint8 // age of that, or of its last committed change of voters
-	chk     uint8 // change that it has checked and not appended yet
+	chk     uint8 // change that it has checked and not appended yet: the voter's bit, and removal
 	due     uint8 // it has found that D has passed
 	pend    uint8 // renewal that was checked and is not noted yet (a fault)
 	spare   uint8
@@ -73,6 +74,7 @@ type leaseState struct {
 	v    [maxNodes]voter
 	r    [2]request
 	com  [maxLog]entry // what is committed
+	in   [maxLog]uint8 // and in the term of which leader
 	ncom uint8
 	left uint8 // ticks until a has certainly stopped serving under session 1, κ included
 	// ended: the end is committed and b serves.
@@ -87,10 +89,10 @@ type leaseState struct {
 }
 
 const (
-	badNotReady  = 1 << iota // I7
-	badClosed                // I5
-	badOldTerm               // R11
-	badRaft                  // the model of raft itself
+	badNotReady = 1 << iota // I7
+	badClosed               // I5
+	badOldTerm              // R11
+	badRaft                 // the model of raft itself
 )
 
 // leaseScope bounds a search.
@@ -107,6 +109,9 @@ type leaseScope struct {
 	slowAsk   bool // questions travel
 	session2  bool
 	gap       gapKind
+	// prompt: entries travel together and are applied at once, except by who
+	// has none of them. For what has nothing to do with lag.
+	prompt bool
 }
 
 // gapKind is what may happen between the check of a change and its append.
@@ -217,8 +222,9 @@ func majority(c uint8) int { return bits.OnesCount8(c)/2 + 1 }
 
 func bit(i int) uint8 { return 1 << i }
 
-// settle commits and applies what needs no decision. Of all entries only a close
-// is worth being late with; applying the others at once allows most.
+// settle does what needs no decision. Of all entries only a close is worth
+// being late with; applying the others at once allows most. An answer is best
+// given at once: a note grows younger later, if it changes at all.
 func (m *leaseModel) settle(s *leaseState) {
 	for i := range m.nodes {
 		if s.v[i].lead != 0 {
@@ -228,6 +234,36 @@ func (m *leaseModel) settle(s *leaseState) {
 	for i := range m.nodes {
 		m.applyEasy(s, i)
 	}
+	if m.slowAsk {
+		return
+	}
+	for l := range m.nodes {
+		v := &s.v[l]
+		if v.lead == 0 || !m.mayAsk(v) {
+			continue
+		}
+		for i := range m.nodes {
+			if m.mayAnswer(&s.v[i]) {
+				v.bound[i] = max(v.bound[i], s.v[i].note+1)
+			}
+		}
+	}
+}
+
+// mayAsk: the leader has applied the close, and not appended the end yet.
+func (m *leaseModel) mayAsk(v *voter) bool {
+	return !v.ended(v.length) && (v.closed(v.applied) || m.f["close-not-committed"] && v.closed(v.length))
+}
+
+// mayAnswer: the voter has applied the close.
+func (m *leaseModel) mayAnswer(v *voter) bool {
+	switch {
+	case m.f["close-not-applied"]:
+		return true
+	case m.f["close-not-committed"]:
+		return v.closed(v.length)
+	}
+	return v.closed(v.applied)
 }
 
 // commit moves the commit index as a leader does: by an entry of its own term
@@ -253,7 +289,9 @@ func (m *leaseModel) commit(s *leaseState, l int) {
 			if i < s.ncom && s.com[i] != v.log[i] {
 				s.bad |= badRaft
 			}
-			s.com[i] = v.log[i]
+			if i >= s.ncom {
+				s.com[i], s.in[i] = v.log[i], v.term
+			}
 			if k := v.log[i].kind(); i >= s.ncom && (k == eEnd || k == eOpen2 && m.f["new-session-ends-grants"]) {
 				s.ended = 1
 			}
@@ -263,15 +301,17 @@ func (m *leaseModel) commit(s *leaseState, l int) {
 	}
 }
 
+// canApply: whoever has heard of that term may have heard of the commit.
 func (m *leaseModel) canApply(s *leaseState, v *voter) bool {
-	return v.applied < v.length && v.applied < s.ncom && v.log[v.applied] == s.com[v.applied]
+	n := v.applied
+	return n < v.length && n < s.ncom && v.log[n] == s.com[n] && v.term >= s.in[n]
 }
 
 func (m *leaseModel) applyEasy(s *leaseState, i int) {
 	v := &s.v[i]
 	for m.canApply(s, v) {
 		switch k := v.log[v.applied].kind(); {
-		case k == eClose || k == eOpen2:
+		case (k == eClose || k == eOpen2) && !m.prompt:
 			return
 		case k == eConfig && m.f["applied-configuration"]:
 			return
@@ -384,7 +424,7 @@ func (m *leaseModel) renamed(s *leaseState, order [maxNodes]uint8) leaseState {
 		for j := range maxNodes {
 			v.bound[to[j]], v.asked[to[j]] = s.v[o].bound[j], s.v[o].asked[j]
 		}
-		v.chk = mask(v.chk)
+		v.chk = mask(v.chk&15) | v.chk&removal
 		t.v[i] = v
 	}
 	t.first = mask(s.first)

@@ -22,6 +22,7 @@ const (
 	aCheckChange
 	aChange
 	aReplicate
+	aHeartbeat
 	aApply
 	aRestart
 	aAsk
@@ -113,7 +114,18 @@ func (m *leaseModel) renewals(s *leaseState, do emitter) {
 				}
 				t := *s
 				t.r[j] = r
-				do(act{aSend, uint8(j), c, sess}, t)
+				if m.slowOK || m.f["check-and-note-apart"] {
+					do(act{aSend, uint8(j), c, sess}, t)
+					continue
+				}
+				// Whoever sends best does so right before the first OK.
+				for k := range m.nodes {
+					if c&bit(k) != 0 && m.saysOK(s, &r, k) {
+						u := t
+						m.ok(&u, j, k)
+						do(act{aSend, uint8(k) + 1, c, sess}, u)
+					}
+				}
 			}
 		}
 	}
@@ -226,6 +238,9 @@ func (m *leaseModel) receive(s *leaseState, j int, b uint8) {
 	if age < m.h {
 		s.left = max(s.left, m.h-age+m.k)
 	}
+	if !m.slowOK {
+		*r = request{} // more OKs would make notes younger and nothing else
+	}
 }
 
 // elections1 makes node i leader by the votes of every smallest majority of its
@@ -335,11 +350,16 @@ func (m *leaseModel) replicate(s *leaseState, l, i int, do emitter) {
 	for n < v.length && n < w.length && v.log[n] == w.log[n] {
 		n++
 	}
-	if n == v.length {
-		return
-	}
 	t := *s
 	x := &t.v[i]
+	if n == v.length {
+		if x.term < v.term {
+			m.follow(x)
+			x.term = v.term
+			do(act{aHeartbeat, uint8(l), uint8(i), 0}, t)
+		}
+		return
+	}
 	if n < w.length {
 		for j := n; j < x.length; j++ {
 			x.log[j] = 0
@@ -350,6 +370,9 @@ func (m *leaseModel) replicate(s *leaseState, l, i int, do emitter) {
 	}
 	x.log[n] = v.log[n]
 	x.length = n + 1
+	if m.prompt {
+		x.log, x.length = v.log, v.length
+	}
 	if x.term < v.term {
 		m.follow(x)
 		x.term = v.term
@@ -420,11 +443,9 @@ func (m *leaseModel) changesVoters(s *leaseState, l int, put func(kind, what, ar
 		t.changes--
 		do(act{aChange, uint8(l), conf, c}, t)
 	}
-	if v.chk != 0 && raft {
-		// raft was given one voter to add or to remove, not a configuration.
-		if c := v.chk; c != conf && bits.OnesCount8(c^conf) == 1 {
-			append1(c)
-		}
+	if b := v.chk & 15; b != 0 && raft && (conf&b != 0) == (v.chk&removal != 0) && conf != b {
+		// raft is told of one voter to add or to remove, whatever the others are by now.
+		append1(conf ^ b)
 	}
 	if !raft || v.quiet < m.quietFor() || v.applied < s.ncom && !m.f["lag-ignored"] {
 		return
@@ -451,7 +472,10 @@ func (m *leaseModel) changesVoters(s *leaseState, l int, put func(kind, what, ar
 			continue
 		}
 		t := *s
-		t.v[l].chk = c
+		t.v[l].chk = bit(i)
+		if conf&bit(i) != 0 {
+			t.v[l].chk |= removal
+		}
 		do(act{aCheckChange, uint8(l), conf, c}, t)
 	}
 }
@@ -466,28 +490,18 @@ func (m *leaseModel) quietFor() uint8 {
 // asks is rule 6: questions, answers and their ages.
 func (m *leaseModel) asks(s *leaseState, l int, do emitter) {
 	v := &s.v[l]
-	if v.ended(v.length) {
-		return
-	}
-	if !v.closed(v.applied) && !(m.f["close-not-committed"] && v.closed(v.length)) {
+	if !m.slowAsk || !m.mayAsk(v) {
 		return
 	}
 	for i := range m.nodes {
 		w := &s.v[i]
-		can := w.closed(w.applied)
-		switch {
-		case m.f["close-not-applied"]:
-			can = true
-		case m.f["close-not-committed"]:
-			can = w.closed(w.length)
-		}
-		if m.slowAsk && v.asked[i] == 0 {
+		if v.asked[i] == 0 {
 			t := *s
 			t.v[l].asked[i] = 1
 			do(act{aAsk, uint8(l), uint8(i), 0}, t)
 			continue
 		}
-		if !can {
+		if !m.mayAnswer(w) {
 			continue
 		}
 		age := w.note
@@ -572,6 +586,9 @@ func (m *leaseModel) tell(a act, before, after *leaseState) string {
 		line = "a tick passes"
 	case aSend:
 		line = fmt.Sprintf("a sends Renew(%d) under %s", a.c, nodes(a.b))
+		if !m.slowOK && !m.f["check-and-note-apart"] {
+			line += fmt.Sprintf(", v%d says OK", a.a)
+		}
 	case aOK:
 		line = fmt.Sprintf("v%d says OK to session %d, sent %d ticks ago", a.a+1, a.c, before.r[a.b].age)
 	case aCheckOK:
@@ -595,6 +612,8 @@ func (m *leaseModel) tell(a act, before, after *leaseState) string {
 		if a.c < before.v[a.b].length {
 			line += fmt.Sprintf(", and drops %s", entryWords(before.v[a.b].log[a.c]))
 		}
+	case aHeartbeat:
+		line = fmt.Sprintf("v%d hears of term %d from v%d", a.b+1, after.v[a.b].term, a.a+1)
 	case aApply:
 		line = fmt.Sprintf("v%d applies %s", a.a+1, entryWords(before.v[a.a].log[before.v[a.a].applied]))
 	case aRestart:
@@ -608,6 +627,13 @@ func (m *leaseModel) tell(a act, before, after *leaseState) string {
 	}
 	if after.left > before.left {
 		line += fmt.Sprintf("; a may serve for another %d ticks", after.left)
+	}
+	for l := range m.nodes {
+		for i := range m.nodes {
+			if age := after.v[l].bound[i]; !m.slowAsk && age > 0 && age > before.v[l].bound[i] && a.kind != aTick {
+				line += fmt.Sprintf("; v%d confirms the close to v%d, renewed %d ticks ago", i+1, l+1, age-1)
+			}
+		}
 	}
 	for n := before.ncom; n < after.ncom; n++ {
 		line += "; committed: " + entryWords(after.com[n])

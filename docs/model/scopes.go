@@ -17,6 +17,13 @@ func leaseOf(s leaseScope) func(faults, bounds) outcome {
 	}
 }
 
+func grantOf(s grantScope) func(faults, bounds) outcome {
+	return func(f faults, lim bounds) outcome {
+		m := &grantModel{grantScope: s, f: f}
+		return search(m.system(), lim)
+	}
+}
+
 var scopes = []scope{
 	{"renewal", "3 voters, a close, loss and reordering, lagging voters", false,
 		leaseOf(leaseScope{nodes: 3, voters: 7, h: 2, k: 1, requests: 1, goings: 1})},
@@ -38,14 +45,21 @@ var scopes = []scope{
 		leaseOf(leaseScope{nodes: 4, voters: 7, h: 1, k: 1, requests: 1, changes: 2, elections: 1})},
 	{"small-terms", "3 nodes, 2 changes of voters, 1 change of leader", true,
 		leaseOf(leaseScope{nodes: 3, voters: 7, h: 1, k: 1, requests: 1, changes: 2, elections: 1})},
-	{"gap-alone", "something happens between check and change, in one term, but the leader appends nothing", true,
-		leaseOf(leaseScope{nodes: 3, voters: 7, h: 1, k: 1, requests: 1, changes: 1, elections: 1, gap: gapAlone})},
-	{"gap-term", "anything happens between check and change, in one term", true,
-		leaseOf(leaseScope{nodes: 3, voters: 7, h: 1, k: 1, requests: 1, changes: 1, elections: 1, gap: gapTerm})},
-	{"gap-any", "anything happens between check and change, a new term too", true,
-		leaseOf(leaseScope{nodes: 3, voters: 7, h: 1, k: 1, requests: 1, changes: 1, elections: 2, gap: gapAny})},
-	{"gap4-term", "4 nodes", true,
+	{"change-terms", "2 changes of voters, 2 changes of leader, nobody lags", true,
+		leaseOf(leaseScope{nodes: 4, voters: 7, h: 1, k: 1, requests: 1, changes: 2, elections: 2, prompt: true})},
+	{"gap-term", "as change-terms, and anything happens between check and append, within the term", true,
+		leaseOf(leaseScope{nodes: 4, voters: 7, h: 1, k: 1, requests: 1, changes: 2, elections: 1, gap: gapTerm, prompt: true})},
+	{"gap-any", "the same, and a new term of the same leader too", true,
+		leaseOf(leaseScope{nodes: 4, voters: 7, h: 1, k: 1, requests: 1, changes: 2, elections: 2, gap: gapAny, prompt: true})},
+	{"gap-lag", "anything happens between check and append, with lag, in one term", true,
 		leaseOf(leaseScope{nodes: 4, voters: 7, h: 1, k: 1, requests: 1, changes: 2, gap: gapTerm})},
+	{"handover", "2 hand-overs and 1 grant", false, grantOf(grantScope{grants: 1, hands: 2})},
+	{"chain", "3 hand-overs", false, grantOf(grantScope{hands: 3})},
+	{"restarts", "1 hand-over, a daemon restarts", false, grantOf(grantScope{hands: 1, restarts: 1})},
+	{"reboots", "a session is closed, a grant, a reboot", false, grantOf(grantScope{grants: 1, closes: 1, reboots: 1})},
+	{"fencing", "only fencing is a proof; a close, a grant", false, grantOf(grantScope{grants: 1, closes: 1, fences: 1, fencedOnly: true})},
+	{"handover-crash", "1 hand-over, 1 grant, a close, a restart, a reboot", true,
+		grantOf(grantScope{grants: 1, hands: 1, closes: 1, restarts: 1, reboots: 1})},
 }
 
 func scopeOf(name string) *scope {
