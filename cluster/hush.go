@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/failoverd/failoverd/cluster/clock"
-	"github.com/failoverd/failoverd/cluster/decide"
 	"github.com/failoverd/failoverd/cluster/lease"
 	"github.com/failoverd/failoverd/cluster/state"
 )
@@ -72,31 +71,12 @@ func (n *Node) isDeaf(session uint64, ttl time.Duration) bool {
 	return session != 0 && last != nil && clock.Longer(*last, n.Clock.Now()) > ttl
 }
 
-// deafAfter is how many of the longest lease a leader may ask without a majority
-// of the voters answering before it gives the leadership away.
-const deafAfter = 2
-
 // deaf gives the leadership away when the log's connections work and the
 // voters' answers do not arrive: such a leader can judge nobody, itself included.
-func (n *Node) deaf(led *leadership, st *state.State, p decide.Plan, c lease.Configuration) {
-	asks := false
-	for _, s := range p.Steps {
-		asks = asks || s.Kind == decide.StepAskAges || s.Kind == decide.StepConfirmClosed
-	}
-	now := n.Clock.Now()
-	limit := deafAfter * longestTTL(st, n.TTL)
-	if !asks || led.ev.answering(c.Voters, n.Self, now, limit) >= c.Majority() {
-		led.deaf = nil
+func (n *Node) deaf(led *leadership, st *state.State, c lease.Configuration) {
+	if !led.ev.Deaf(st, c, n.Self, n.TTL, n.Clock.Now()) {
 		return
 	}
-	if led.deaf == nil {
-		led.deaf = &now
-		return
-	}
-	if clock.Longer(*led.deaf, now) <= limit {
-		return
-	}
-	led.deaf = nil
 	n.Log.Warn("no majority of the voters answers this leader's questions; giving the leadership away")
 	n.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(led.Ctx, proposeLimit)
@@ -105,27 +85,4 @@ func (n *Node) deaf(led *leadership, st *state.State, p decide.Plan, c lease.Con
 			n.Log.Warn("could not give the leadership away", "err", err)
 		}
 	})
-}
-
-func longestTTL(st *state.State, least time.Duration) time.Duration {
-	longest := least
-	for _, s := range st.Sessions {
-		if s.Status != state.SessionEnded {
-			longest = max(longest, s.TTL)
-		}
-	}
-	return longest
-}
-
-// answering counts the voters that have answered within a time, this node among them.
-func (e *evidence) answering(voters []string, self string, now clock.Reading, within time.Duration) int {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	count := 0
-	for _, v := range voters {
-		if at, ok := e.answered[v]; v == self || ok && clock.Longer(at, now) < within {
-			count++
-		}
-	}
-	return count
 }

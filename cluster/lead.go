@@ -10,6 +10,7 @@ import (
 
 	"github.com/failoverd/failoverd/cluster/clock"
 	"github.com/failoverd/failoverd/cluster/decide"
+	"github.com/failoverd/failoverd/cluster/evidence"
 	"github.com/failoverd/failoverd/cluster/lease"
 	"github.com/failoverd/failoverd/cluster/state"
 	"github.com/failoverd/failoverd/internal/failpoint"
@@ -32,7 +33,7 @@ func (n *Node) leaderLoop(ctx context.Context, leaderships <-chan Leadership) {
 
 // leadOnce leads until the leadership's context ends; all memory goes with it.
 func (n *Node) leadOnce(ctx context.Context, l Leadership) {
-	led := &leadership{Leadership: l, ev: newEvidence(l.Term, n.Voter.View().Index), since: n.Clock.Now()}
+	led := &leadership{Leadership: l, ev: evidence.New(l.Term, n.Voter.View().Index, n.Clock.Now()), since: n.Clock.Now()}
 	n.lead.Store(led)
 	defer n.lead.Store(nil)
 	n.Log.Info("leading", "term", l.Term)
@@ -46,7 +47,7 @@ func (n *Node) leadOnce(ctx context.Context, l Leadership) {
 		p := decide.Leader(n.leaderView(led, st))
 		led.plan.Store(&p)
 		n.doSteps(led, st, p)
-		n.deaf(led, st, p, n.configuration())
+		n.deaf(led, st, n.configuration())
 		if !n.rest(ctx, l.Ctx, p) {
 			return
 		}
@@ -127,26 +128,30 @@ func (n *Node) leaderView(led *leadership, st *state.State) decide.LeaderView {
 		State: st, Self: n.Self, Term: led.Term, Voters: c.Voters,
 		Sessions: map[uint64]decide.SessionView{},
 		Sights:   n.Gossip.Sights(),
-		Moves:    led.ev.movesView(now),
-		Pauses:   led.ev.pausesView(st, now),
+		Moves:    led.ev.Moves(now),
+		Pauses:   led.ev.Pauses(st, now),
 		Unable:   n.unable(),
+
+		Unstarted: led.ev.Unstarted(st, now, n.begunWith),
 	}
 	for id, s := range st.Sessions {
 		if s.Status == state.SessionEnded {
 			continue
 		}
+		asked := n.Clock.Now()
 		if age, standing := n.Voter.Age(id); standing != lease.StandingNone {
 			// The clock is read after the age was taken: read before, a stall in
 			// between would make the last renewal look earlier than it was.
-			led.ev.heardAge(s, n.Self, age, standing == lease.StandingClosed, n.Clock.Now())
+			led.ev.HeardAge(s, n.Self, age, standing == lease.StandingClosed, asked, n.Clock.Now())
 		}
-		v.Sessions[id] = led.ev.sessionView(s, c, n.Clock.Now())
+		v.Sessions[id] = led.ev.Session(s, c, n.Clock.Now(), decide.SessionView{})
 	}
 	return v
 }
 
-// HeardAge is called when a voter has answered a question about a session.
-func (n *Node) HeardAge(voter string, session uint64, age time.Duration, standing lease.Standing, at clock.Reading) {
+// HeardAge is called when a voter has answered a question about a session, which
+// was sent at asked; the answer was received at at.
+func (n *Node) HeardAge(voter string, session uint64, age time.Duration, standing lease.Standing, asked, at clock.Reading) {
 	led := n.lead.Load()
 	if led == nil || standing == lease.StandingNone {
 		return
@@ -155,7 +160,7 @@ func (n *Node) HeardAge(voter string, session uint64, age time.Duration, standin
 	if s == nil {
 		return
 	}
-	led.ev.heardAge(s, voter, age, standing == lease.StandingClosed, at)
+	led.ev.HeardAge(s, voter, age, standing == lease.StandingClosed, asked, at)
 	signal(n.stir)
 }
 
@@ -167,12 +172,12 @@ func (n *Node) doSteps(led *leadership, st *state.State, p decide.Plan) {
 	for _, s := range p.Steps {
 		switch s.Kind {
 		case decide.StepAskAges:
-			if led.ev.mayAsk(s.Session, n.Clock.Now()) {
+			if led.ev.MayAsk(s.Session, n.Clock.Now()) {
 				failpoint.Here("leader.ages.before")
 				n.Renewals.AskAges(s.Session)
 			}
 		case decide.StepConfirmClosed:
-			if led.ev.mayAsk(s.Session, n.Clock.Now()) {
+			if led.ev.MayAsk(s.Session, n.Clock.Now()) {
 				failpoint.Here("leader.confirm.before")
 				n.Renewals.ConfirmClosed(s.Session)
 			}
@@ -184,7 +189,7 @@ func (n *Node) doSteps(led *leadership, st *state.State, p decide.Plan) {
 		}
 	}
 	wg.Wait()
-	led.ev.prune(st, keep)
+	led.ev.Prune(st, keep)
 }
 
 // commitStep proposes one entry of a plan. What fails is named again by the next plan.
@@ -250,6 +255,9 @@ func (n *Node) stamped(cmd state.Command) state.Command {
 	case state.RequestMove:
 		fill(&c.Stamp)
 		return c
+	case state.ReportFailure:
+		fill(&c.Stamp)
+		return c
 	}
 	return cmd
 }
@@ -258,7 +266,7 @@ func (n *Node) stamped(cmd state.Command) state.Command {
 // the next plan.
 func (n *Node) prepareMove(led *leadership, st *state.State, s decide.Step) {
 	node := st.Nodes[s.Node]
-	if node == nil || !led.ev.beginMove(s.Service, s.Node, n.Clock.Now()) {
+	if node == nil || !led.ev.BeginMove(s.Service, s.Node, n.Clock.Now()) {
 		return
 	}
 	n.wg.Go(func() {
@@ -270,7 +278,7 @@ func (n *Node) prepareMove(led *leadership, st *state.State, s decide.Step) {
 			failed = err.Error()
 		}
 		failpoint.Here("leader.prepared")
-		led.ev.endMove(s.Service, s.Node, failed)
+		led.ev.EndMove(s.Service, s.Node, failed)
 		signal(n.stir)
 	})
 }

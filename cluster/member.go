@@ -328,6 +328,13 @@ type probe struct {
 // foresee prepares a take-over while the old holder's lease runs out: a
 // conflict is looked for then, and adds nothing to the outage.
 func (n *Node) foresee(st *state.State) {
+	n.mu.Lock()
+	for key := range n.probed {
+		if s := st.Sessions[key.session]; s == nil || s.Status == state.SessionEnded {
+			delete(n.probed, key) // it never closes again
+		}
+	}
+	n.mu.Unlock()
 	for _, name := range sortedNames(st.Services) {
 		svc := st.Services[name]
 		g := svc.Newest()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/failoverd/failoverd/cluster/clock"
 	"github.com/failoverd/failoverd/cluster/decide"
+	"github.com/failoverd/failoverd/cluster/evidence"
 	"github.com/failoverd/failoverd/cluster/journal"
 	"github.com/failoverd/failoverd/cluster/lease"
 	"github.com/failoverd/failoverd/cluster/state"
@@ -86,14 +87,13 @@ type Node struct {
 // leadership is what this node keeps while it leads.
 type leadership struct {
 	Leadership
-	ev    *evidence
+	ev    *evidence.Ledger
 	since clock.Reading
 	plan  atomic.Pointer[decide.Plan]
 	// members orders changes of the membership: one at a time.
 	members   sync.Mutex
 	unsettled bool // a change of the voters may be in the log and not committed; guarded by members
 	committed atomic.Pointer[clock.Reading]
-	deaf      *clock.Reading                // since when no majority answers questions; of the leader's loop alone
 	confirmed atomic.Pointer[clock.Reading] // when a majority last said that this node leads
 	restart   restarted                     // the last restart that was ordered; guarded by the node's mu
 }

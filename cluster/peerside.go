@@ -9,6 +9,7 @@ import (
 
 	"github.com/failoverd/failoverd/cluster/clock"
 	"github.com/failoverd/failoverd/cluster/decide"
+	"github.com/failoverd/failoverd/cluster/evidence"
 	"github.com/failoverd/failoverd/cluster/state"
 	"github.com/failoverd/failoverd/internal/failpoint"
 )
@@ -151,7 +152,7 @@ func (n *Node) Goodbye(_ context.Context, node string, session uint64) error {
 		return fmt.Errorf("goodbye of %s: %w: session %d is not its own", node, ErrNotFound, session)
 	}
 	failpoint.Here("peer.goodbye.heard")
-	led.ev.goodbye(session)
+	led.ev.Goodbye(session)
 	signal(n.stir)
 	return nil
 }
@@ -315,6 +316,32 @@ func (n *Node) recent(node string) (Report, bool) {
 		return Report{}, false
 	}
 	return r.Report, true
+}
+
+// begunWith says which epoch of a service a node has begun with, by its own
+// account if that is not too old.
+func (n *Node) begunWith(node, service string) (evidence.Account, bool) {
+	n.mu.Lock()
+	u := n.units[service]
+	r, ok := n.reports[node]
+	n.mu.Unlock()
+	if node == n.Self {
+		a := evidence.Account{Own: true}
+		if u != nil {
+			a.Epoch = u.report().Epoch
+		}
+		return a, true
+	}
+	if !ok || r.missed || clock.Shorter(r.at, n.Clock.Now()) > 2*surveyInterval {
+		return evidence.Account{}, false
+	}
+	a := evidence.Account{At: r.at}
+	for _, s := range r.Services {
+		if s.Name == service {
+			a.Epoch = s.Epoch
+		}
+	}
+	return a, true
 }
 
 // unable gathers, by service and node, why nodes say that they could not run it.

@@ -12,6 +12,7 @@ import (
 	"github.com/failoverd/failoverd/cluster/clock"
 	"github.com/failoverd/failoverd/cluster/clock/clocktest"
 	"github.com/failoverd/failoverd/cluster/decide"
+	"github.com/failoverd/failoverd/cluster/evidence"
 	"github.com/failoverd/failoverd/cluster/journal"
 	"github.com/failoverd/failoverd/cluster/lease"
 	"github.com/failoverd/failoverd/cluster/state"
@@ -331,10 +332,10 @@ func TestOnlyAnswersAfterTheCloseBoundASession(t *testing.T) {
 	}{
 		{state.SessionClosing, true, true}, {state.SessionClosing, false, false}, {state.SessionOpen, true, false},
 	} {
-		e := newEvidence(1, 0)
+		e := evidence.New(1, 0, now)
 		s := &state.Session{ID: 7, Status: c.status, TTL: time.Second}
-		e.heardAge(s, "a", time.Hour, c.closed, now)
-		if v := e.sessionView(s, one, now); v.DueKnown != c.known {
+		e.HeardAge(s, "a", time.Hour, c.closed, now, now)
+		if v := e.Session(s, one, now, decide.SessionView{}); v.DueKnown != c.known {
 			t.Errorf("%+v: due %v, %v", c, v.Due, v.DueKnown)
 		}
 	}

@@ -393,8 +393,9 @@ func (r *fakeRenewals) ask(session uint64) {
 		voter, node := w.nodes[v].voter, r.h.node
 		w.mu.Unlock()
 		if reached {
+			asked := clock.System().Now()
 			age, standing := voter.Age(session)
-			node.HeardAge(v, session, age, standing, clock.System().Now())
+			node.HeardAge(v, session, age, standing, asked, clock.System().Now())
 		}
 	}
 }

@@ -54,8 +54,8 @@ func (d *daemon) openNode(ctx context.Context, founded consensus.Founded) error 
 	})
 	d.renew.OnExtend(func(until clock.Reading, _ time.Duration) { d.node.Extended(until) })
 	d.renew.OnRefused(d.node.RefusedBy)
-	d.renew.OnAge(func(voter string, _ renew.Question, session uint64, age time.Duration, a lease.Standing, at clock.Reading) {
-		d.node.HeardAge(voter, session, age, a, at)
+	d.renew.OnAge(func(voter string, _ renew.Question, session uint64, age time.Duration, a lease.Standing, asked, at clock.Reading) {
+		d.node.HeardAge(voter, session, age, a, asked, at)
 	})
 	d.onClose(d.node.Close)
 	failpoint.Here("daemon.resume.before")

@@ -57,6 +57,7 @@ type ask struct {
 	seq      uint64
 	question Question
 	session  uint64
+	sent     clock.Reading
 }
 
 // event is news for a callback.
@@ -68,6 +69,7 @@ type event struct {
 	question Question
 	age      time.Duration
 	standing lease.Standing
+	asked    clock.Reading
 	at       clock.Reading
 }
 
@@ -85,7 +87,8 @@ func (c *Conn) Ask(q Question, session uint64) {
 	c.targets = targets
 	c.askSeq++
 	seq := c.askSeq
-	c.asks[seq%maxAsks] = ask{seq: seq, question: q, session: session}
+	sent := c.opt.Clock.Now()
+	c.asks[seq%maxAsks] = ask{seq: seq, question: q, session: session, sent: sent}
 	c.mu.Unlock()
 
 	m := message{kind: kindAsk, session: session, nonce: c.askNonce, seq: seq, question: q}
@@ -94,7 +97,7 @@ func (c *Conn) Ask(q Question, session uint64) {
 		if age, a := c.opt.Voter.Age(session); q.fits(a) {
 			c.publish(event{
 				kind: kindAge, session: session, voter: c.opt.Self, question: q,
-				age: age, standing: a, at: c.opt.Clock.Now(),
+				age: age, standing: a, asked: sent, at: c.opt.Clock.Now(),
 			})
 		}
 	}
@@ -106,14 +109,14 @@ func (c *Conn) gotAge(m *message, at clock.Reading) {
 		return
 	}
 	c.mu.Lock()
-	asked := c.asks[m.seq%maxAsks] == ask{seq: m.seq, question: m.question, session: m.session}
+	asked := c.asks[m.seq%maxAsks]
 	voter := c.voter(m.name)
 	c.mu.Unlock()
 	failpoint.Here("renew.age.heard")
-	if asked && voter != "" {
+	if voter != "" && asked.seq == m.seq && asked.question == m.question && asked.session == m.session {
 		c.publish(event{
 			kind: kindAge, session: m.session, voter: voter, question: m.question,
-			age: m.age, standing: m.standing, at: at,
+			age: m.age, standing: m.standing, asked: asked.sent, at: at,
 		})
 	}
 }
@@ -144,7 +147,7 @@ func (c *Conn) tell() {
 		case e.kind == kindNo && onRefused != nil:
 			onRefused(e.session, e.reason)
 		case e.kind == kindAge && onAge != nil:
-			onAge(e.voter, e.question, e.session, e.age, e.standing, e.at)
+			onAge(e.voter, e.question, e.session, e.age, e.standing, e.asked, e.at)
 		}
 	}
 }

@@ -93,7 +93,7 @@ type Conn struct {
 	askSeq    uint64
 	onExtend  func(until clock.Reading, left time.Duration)
 	onRefused func(session uint64, why lease.Reason)
-	onAge     func(voter string, q Question, session uint64, age time.Duration, a lease.Standing, at clock.Reading)
+	onAge     func(voter string, q Question, session uint64, age time.Duration, a lease.Standing, asked, at clock.Reading)
 	stats     Stats
 
 	changing sync.Mutex // held by Hold, Drop and Close
@@ -197,10 +197,11 @@ func (c *Conn) OnRefused(f func(session uint64, why lease.Reason)) {
 	c.onRefused = f
 }
 
-// OnAge sets what is called with each answer to Ask, one call at a time. At is
-// this node's clock when the answer was received. The answer to ConfirmClosed
-// always has lease.StandingClosed.
-func (c *Conn) OnAge(f func(voter string, q Question, session uint64, age time.Duration, a lease.Standing, at clock.Reading)) {
+// OnAge sets what is called with each answer to Ask, one call at a time. Asked is
+// this node's clock when the question was sent, and at when its answer was
+// received: answers may arrive in another order than the questions were put. The
+// answer to ConfirmClosed always has lease.StandingClosed.
+func (c *Conn) OnAge(f func(voter string, q Question, session uint64, age time.Duration, a lease.Standing, asked, at clock.Reading)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.onAge = f

@@ -108,7 +108,7 @@ func newCluster(t *testing.T, names []string, adjust func(name string, o *Option
 			default:
 			}
 		})
-		conn.OnAge(func(voter string, q Question, session uint64, age time.Duration, a lease.Standing, at clock.Reading) {
+		conn.OnAge(func(voter string, q Question, session uint64, age time.Duration, a lease.Standing, _, at clock.Reading) {
 			m.ages <- told{voter, q, session, age, a, at}
 		})
 		c.mu.Lock()

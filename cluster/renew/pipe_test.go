@@ -190,10 +190,13 @@ func TestAnAgeIsCountedFromItsReceipt(t *testing.T) {
 	// The node's own answer: its clock is read after its age was computed.
 	voter.called = func() { clk.Advance(ms) }
 	got := make(chan told, 10)
-	c.OnAge(func(voter string, q Question, session uint64, age time.Duration, a lease.Standing, at clock.Reading) {
+	asked := clk.Now()
+	c.OnAge(func(voter string, q Question, session uint64, age time.Duration, a lease.Standing, sent, at clock.Reading) {
+		if want := asked; sent != want {
+			t.Errorf("an answer to the question of %v names the one of %v", want, sent)
+		}
 		got <- told{voter, q, session, age, a, at}
 	})
-	asked := clk.Now()
 	c.Ask(ConfirmClosed, 7)
 	if own := take(t, "own answer", got); own.voter != "a" || own.at != asked.Add(ms) {
 		t.Errorf("own answer %+v, want it received at %v", own, asked.Add(ms))

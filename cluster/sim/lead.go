@@ -6,6 +6,7 @@ import (
 
 	"github.com/failoverd/failoverd/cluster/clock"
 	"github.com/failoverd/failoverd/cluster/decide"
+	"github.com/failoverd/failoverd/cluster/evidence"
 	"github.com/failoverd/failoverd/cluster/lease"
 	"github.com/failoverd/failoverd/cluster/state"
 )
@@ -13,19 +14,18 @@ import (
 // leadership is what a node keeps while it leads.
 type leadership struct {
 	term  uint64
-	ev    *evidence
+	ev    *evidence.Ledger
 	since clock.Reading
 	first clock.Reading // when its first entry was applied here
 
 	looks   uint64 // counts planned looks: only the latest happens
 	pending int    // proposals of the plan under way
 	stirred bool   // there was news meanwhile
-	keep    []string
+	keep    map[string]bool
+	views   map[uint64]decide.SessionView // used again for every look
 	plan    decide.Plan
 
-	deaf    *clock.Reading       // since when no majority answers
-	reports map[string]report    // of the other nodes
-	granted map[string]grantSeen // by service
+	reports map[string]report // of the other nodes
 
 	shots map[uint64]*shots // by session
 
@@ -36,9 +36,9 @@ type leadership struct {
 // lead begins when the leader's first entry is applied here.
 func (d *daemon) lead() {
 	d.led = &leadership{
-		term: d.n.raft.term, ev: newEvidence(d.n.raft.term, d.voter.View().Index),
+		term: d.n.raft.term, ev: evidence.New(d.n.raft.term, d.voter.View().Index, d.n.Now()),
 		since: d.n.Now(), first: d.n.Now(),
-		reports: map[string]report{}, granted: map[string]grantSeen{}, shots: map[uint64]*shots{},
+		reports: map[string]report{}, views: map[uint64]decide.SessionView{}, shots: map[uint64]*shots{},
 	}
 	d.survey(d.led)
 	d.lookLead(d.led, 0)
@@ -73,7 +73,7 @@ func (d *daemon) lookLead(led *leadership, look uint64) {
 	st := d.voter.View()
 	led.plan = decide.Leader(d.leaderView(led, st))
 	d.w.check.plans(d, st, led.plan)
-	led.keep, led.stirred = nil, false
+	led.keep, led.stirred = map[string]bool{}, false
 	led.pending = 1
 	for _, s := range led.plan.Steps {
 		d.doStep(led, st, s)
@@ -84,27 +84,11 @@ func (d *daemon) lookLead(led *leadership, look uint64) {
 }
 
 // unanswered gives the leadership away when no majority of the voters answers the
-// leader's questions for two leases: such a leader can judge nobody.
+// leader's questions.
 func (d *daemon) unanswered(led *leadership) {
-	asks := false // every session that has not ended is asked about now and then
-	for _, s := range d.voter.View().Sessions {
-		asks = asks || s.Status != state.SessionEnded
-	}
-	now, limit := d.n.Now(), 2*d.w.timing.ttl
-	answering := 0
-	for _, v := range d.raft.conf.Voters {
-		if at, ok := led.ev.answered[v]; v == d.n.name || ok && clock.Longer(at, now) < limit {
-			answering++
-		}
-	}
-	switch {
-	case !asks || answering >= d.raft.conf.Majority():
-		led.deaf = nil
-	case led.deaf == nil:
-		led.deaf = &now
-	case clock.Longer(*led.deaf, now) > limit:
-		led.deaf = nil
+	if led.ev.Deaf(d.voter.View(), d.raft.conf, d.n.name, d.w.timing.ttl, d.n.Now()) {
 		d.w.say("%s hears no answers and gives the leadership away", d.n.name)
+		d.w.saw("deaf leader")
 		d.transfer()
 	}
 }
@@ -115,7 +99,7 @@ func (d *daemon) stepDone(led *leadership, st *state.State) {
 	if led.pending > 0 || d.led != led {
 		return
 	}
-	led.ev.prune(st, led.keep)
+	led.ev.Prune(st, led.keep)
 	wait := lookInterval
 	if led.plan.Wake > 0 && led.plan.Wake < wait {
 		wait = led.plan.Wake
@@ -131,19 +115,21 @@ func (d *daemon) leaderView(led *leadership, st *state.State) decide.LeaderView 
 	now := d.n.Now()
 	v := decide.LeaderView{
 		State: st, Self: d.n.name, Term: led.term, Voters: c.Voters,
-		Sessions: map[uint64]decide.SessionView{}, Sights: d.w.gossip(d),
-		Moves: led.ev.movesView(now), Pauses: led.ev.pausesView(st, now),
-		Unable: d.unable(led, st), Unstarted: d.unstarted(led, st),
+		Sessions: led.views, Sights: d.w.gossip(d),
+		Moves: led.ev.Moves(now), Pauses: led.ev.Pauses(st, now),
+		Unable: d.unable(led, st), Unstarted: led.ev.Unstarted(st, now, d.begunWith(led)),
 	}
 	for _, id := range st.SessionIDs() {
 		s := st.Sessions[id]
 		if s.Status == state.SessionEnded {
+			delete(led.views, id)
 			continue
 		}
+		asked := d.n.Now()
 		if age, standing := d.voter.Age(id); standing != lease.StandingNone {
-			led.ev.heardAge(s, d.n.name, age, standing == lease.StandingClosed, d.n.Now())
+			led.ev.HeardAge(s, d.n.name, age, standing == lease.StandingClosed, asked, d.n.Now())
 		}
-		v.Sessions[id] = led.ev.sessionView(s, c, d.n.Now())
+		led.views[id] = led.ev.Session(s, c, d.n.Now(), led.views[id])
 	}
 	return v
 }
@@ -169,11 +155,11 @@ func (w *world) gossip(d *daemon) map[string]decide.Sight {
 func (d *daemon) doStep(led *leadership, st *state.State, s decide.Step) {
 	switch s.Kind {
 	case decide.StepAskAges, decide.StepConfirmClosed:
-		if led.ev.mayAsk(s.Session, d.n.Now()) {
+		if led.ev.MayAsk(s.Session, d.n.Now()) {
 			d.ask(s.Session, s.Kind == decide.StepConfirmClosed)
 		}
 	case decide.StepPrepare:
-		led.keep = append(led.keep, s.Service)
+		led.keep[s.Service] = true
 		d.prepare(led, s)
 	case decide.StepCommit:
 		led.pending++
@@ -240,6 +226,7 @@ func stamped(cmd state.Command, by state.Stamp) state.Command {
 // ask asks every voter about a session: when it was last renewed, or, with
 // closed, the same of those that have applied its close.
 func (d *daemon) ask(session uint64, closed bool) {
+	asked := d.n.Now()
 	for _, v := range d.raft.conf.Voters {
 		to := d.w.byName[v]
 		d.w.datagram(d.n, to, ofLease, func(other *daemon) {
@@ -250,14 +237,14 @@ func (d *daemon) ask(session uint64, closed bool) {
 			d.w.check.answered(other, session)
 			d.w.datagram(to, d.n, ofLease, func(now *daemon) {
 				if now == d {
-					now.heardAge(v, session, age, standing)
+					now.heardAge(v, session, age, standing, asked)
 				}
 			})
 		})
 	}
 }
 
-func (d *daemon) heardAge(voter string, session uint64, age time.Duration, standing lease.Standing) {
+func (d *daemon) heardAge(voter string, session uint64, age time.Duration, standing lease.Standing, asked clock.Reading) {
 	if d.led == nil {
 		return
 	}
@@ -265,18 +252,18 @@ func (d *daemon) heardAge(voter string, session uint64, age time.Duration, stand
 	if s == nil {
 		return
 	}
-	d.led.ev.heardAge(s, voter, age, standing == lease.StandingClosed, d.n.Now())
+	d.led.ev.HeardAge(s, voter, age, standing == lease.StandingClosed, asked, d.n.Now())
 	d.stir()
 }
 
 // prepare asks the candidate once; the answer is looked at in the next plan.
 func (d *daemon) prepare(led *leadership, s decide.Step) {
-	if !led.ev.beginMove(s.Service, s.Node, d.n.Now()) {
+	if !led.ev.BeginMove(s.Service, s.Node, d.n.Now()) {
 		return
 	}
 	end := func(failed string) {
 		if d.led == led {
-			led.ev.endMove(s.Service, s.Node, failed)
+			led.ev.EndMove(s.Service, s.Node, failed)
 			d.stir()
 		}
 	}

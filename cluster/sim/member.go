@@ -271,7 +271,7 @@ func (d *daemon) goodbye(away time.Duration) {
 	default:
 		d.call(d.w.byName[d.raft.leader], proposeLimit, func(other *daemon, reply func(func())) {
 			if other.led != nil {
-				other.led.ev.goodbyes[session] = true
+				other.led.ev.Goodbye(session)
 				other.stir()
 			}
 			reply(gone)

@@ -141,7 +141,7 @@ func TestSameSeedSameStory(t *testing.T) {
 // account shows a broken run: the shortest script that still breaks, as a case
 // file, and the end of its story.
 func account(s Script, res Result) string {
-	short := shrink(s)
+	short := shrink(s, res.Bad)
 	again := Run(short, true)
 	var b strings.Builder
 	fmt.Fprintf(&b, "seed %d: %s\n", s.Seed, res.Bad)
@@ -157,21 +157,30 @@ func account(s Script, res Result) string {
 	return b.String()
 }
 
-// shrink leaves out what a script breaks without as well, until nothing more can go.
-func shrink(s Script) Script {
+// shrink leaves out what a script breaks without as well, in the same way, until
+// nothing more can go.
+func shrink(s Script, bad string) Script {
+	broken := func(c Script) bool { return rule(Run(c, false).Bad) == rule(bad) }
 	for smaller := true; smaller; {
 		smaller = false
 		for i := s.Items() - 1; i >= 0; i-- {
-			if c := s.Without(i); Run(c, false).Bad != "" {
+			if c := s.Without(i); broken(c) {
 				s, smaller = c, true
 			}
 		}
 		for _, c := range s.Simpler() {
-			if Run(c, false).Bad != "" {
+			if broken(c) {
 				s, smaller = c, true
 				break
 			}
 		}
 	}
 	return s
+}
+
+// rule is the rule that a failure names, such as I1, without when and how.
+func rule(bad string) string {
+	_, what, _ := strings.Cut(bad, " s: ")
+	name, _, _ := strings.Cut(what, ": ")
+	return name
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/failoverd/failoverd/cluster/clock"
+	"github.com/failoverd/failoverd/cluster/evidence"
 	"github.com/failoverd/failoverd/cluster/state"
 )
 
@@ -46,15 +47,19 @@ func (d *daemon) survey(led *leadership) {
 	d.after(surveyInterval, func() { d.survey(led) })
 }
 
-// tookUp reports whether a holder has begun with an epoch, or may have: only an
-// account of its own that came since then says that it has not.
-func (d *daemon) tookUp(led *leadership, holder, service string, g grantSeen) bool {
-	if holder == d.n.name {
-		u := d.units[service]
-		return u != nil && u.epoch == g.epoch
+// begunWith says what nodes have told of the epochs that they have begun with.
+func (d *daemon) begunWith(led *leadership) func(node, service string) (evidence.Account, bool) {
+	return func(node, service string) (evidence.Account, bool) {
+		if node == d.n.name {
+			a := evidence.Account{Own: true}
+			if u := d.units[service]; u != nil {
+				a.Epoch = u.epoch
+			}
+			return a, true
+		}
+		r, ok := d.recent(led, node)
+		return evidence.Account{Epoch: r.epochs[service], At: r.at}, ok
 	}
-	r, ok := d.recent(led, holder)
-	return !ok || r.epochs[service] == g.epoch || clock.Shorter(g.at, r.at) <= 0
 }
 
 // recent is a node's account, if there is one that is not too old; of this node
@@ -94,37 +99,4 @@ func (d *daemon) unable(led *leadership, st *state.State) map[string]map[string]
 		}
 	}
 	return out
-}
-
-// unstarted tells for how long holders have left what they were granted: counted
-// from when no other epoch was in the way, by accounts that came after that.
-func (d *daemon) unstarted(led *leadership, st *state.State) map[string]time.Duration {
-	var out map[string]time.Duration
-	now := d.n.Now()
-	for name, svc := range st.Services {
-		open := svc.Unfinished()
-		if len(open) != 1 {
-			delete(led.granted, name)
-			continue
-		}
-		g := led.granted[name]
-		if g.epoch != open[0].Epoch {
-			g = grantSeen{epoch: open[0].Epoch, at: now}
-			led.granted[name] = g
-		}
-		if d.tookUp(led, open[0].Node, name, g) {
-			continue
-		}
-		if out == nil {
-			out = map[string]time.Duration{}
-		}
-		out[name] = clock.Shorter(g.at, now)
-	}
-	return out
-}
-
-// grantSeen is when a leader first saw an epoch with no other in its way.
-type grantSeen struct {
-	epoch uint64
-	at    clock.Reading
 }
