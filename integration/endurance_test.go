@@ -18,6 +18,7 @@ func patient() bool { return os.Getenv("FAILOVERD_LONG") != "" }
 var (
 	enduranceTime = flag.Duration("endurance", 0, "how long TestEndurance lasts; default 20s, with FAILOVERD_LONG 10m")
 	enduranceLoss = flag.Int("endurance.loss", 20, "percent of the frames between the nodes that TestEndurance loses, each way")
+	enduranceBusy = flag.Int("endurance.busy", runtime.NumCPU(), "busy loops beside the nodes in TestEndurance")
 )
 
 // TestEndurance loses a fifth of all frames between the nodes, each way, while
@@ -33,13 +34,13 @@ func TestEndurance(t *testing.T) {
 		d = 20 * time.Second
 	}
 	ctx := limited(t, d+2*time.Minute)
-	r := newRig(ctx, t, lab.RigOptions{Profile: "default"})
+	r := newRig(ctx, t, lab.RigOptions{Profile: "default", Every: 10 * time.Millisecond})
 	var before, under lab.Status
 	var worst time.Duration
 	m, err := r.Measure(ctx, func(holder *lab.Host, s lab.Status) error {
 		before = s
 		must(t, r.Lab.Lose(*enduranceLoss, r.Failoverd.Hosts()...))
-		stop := spin(t, r.Failoverd.Hosts())
+		stop := spin(t, *enduranceBusy, r.Failoverd.Hosts())
 		defer stop()
 		end := r.Lab.Now() + d
 		for r.Lab.Now() < end {
@@ -56,10 +57,16 @@ func TestEndurance(t *testing.T) {
 	must(t, err)
 	_, e1, _ := serviceOf(before, lab.Service)
 	_, e2, _ := serviceOf(m.Status, lab.Service)
-	t.Logf("%v with %d %% of the frames lost and %d cores busy: epoch %d to %d, %d of %d requests lost, "+
+	t.Logf("%v with %d %% of the frames lost and %d busy loops on %d cores: epoch %d to %d, %d of %d requests lost, "+
 		"longest silence %v (the machine's own part %v), %d elections, slowest status %v, alarms at the end %q",
-		m.To-m.From, *enduranceLoss, runtime.NumCPU(), e1, e2, m.Lost, len(r.Client.Requests(m.From, m.To)),
+		m.To-m.From, *enduranceLoss, *enduranceBusy, runtime.NumCPU(), e1, e2, m.Lost, len(r.Client.Requests(m.From, m.To)),
 		m.Silence, m.Noise, elections(ctx, t, r, m), worst, under.Alarms)
+	for i, q := range r.Client.Lost(m.From, m.To) {
+		if i == 20 {
+			break
+		}
+		t.Logf("lost: sent %.1f ms after the fault, %v after %v", float64((q.Sent-m.From).Microseconds())/1e3, q.Outcome, q.Got-q.Sent)
+	}
 	if e1 != e2 {
 		t.Errorf("epoch %d before, %d after: the service was given anew\n%s", e1, e2, r.Account(ctx, m))
 	}
@@ -69,10 +76,9 @@ func TestEndurance(t *testing.T) {
 	}
 }
 
-// spin keeps every core busy with processes of ordinary priority, which compete
-// with the daemons of their hosts as any other program there would, until stop
-// is called.
-func spin(t *testing.T, hosts []*lab.Host) (stop func()) {
+// spin runs n busy loops of ordinary priority on the hosts in turn, which compete
+// with the daemons as any other program there would, until stop is called.
+func spin(t *testing.T, n int, hosts []*lab.Host) (stop func()) {
 	t.Helper()
 	var running []*lab.Running
 	stop = func() {
@@ -82,7 +88,7 @@ func spin(t *testing.T, hosts []*lab.Host) (stop func()) {
 		running = nil
 	}
 	t.Cleanup(stop)
-	for i := range runtime.NumCPU() {
+	for i := range n {
 		p, err := hosts[i%len(hosts)].Start(exec.Command("/bin/sh", "-c", "while :; do :; done"))
 		must(t, err)
 		running = append(running, p)

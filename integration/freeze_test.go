@@ -9,13 +9,17 @@ import (
 )
 
 // TestFrozenHolder stops the holder's daemon, alone and together with its guard,
-// for 3 and 10 leases. It must be gone by the kernel's hand at the lease's
+// for 3 and 10 leases, and for 100 where there is time. It must be gone by the kernel's hand at the lease's
 // end, and look before it acts when it wakes.
 func TestFrozenHolder(t *testing.T) {
-	ctx := limited(t, 4*time.Minute)
+	times, limit := []int{3, 10}, 4*time.Minute
+	if patient() {
+		times, limit = append(times, 100), 10*time.Minute
+	}
+	ctx := limited(t, limit)
 	r := newRig(ctx, t, lab.RigOptions{})
 	for _, guardToo := range []bool{false, true} {
-		for _, leases := range []int{3, 10} {
+		for _, leases := range times {
 			t.Run(fmt.Sprintf("%d leases, guard too %v", leases, guardToo), func(t *testing.T) {
 				m := measured(ctx, t, r, r.Freeze(ctx, time.Duration(leases)*r.Failoverd.Lease(), guardToo))
 				moves(t, m)
