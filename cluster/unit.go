@@ -27,6 +27,10 @@ const (
 	stuckAfter = 3
 )
 
+// retryStart is the pause after a start that came too late for its lease: the
+// guard and the gate learn of the renewal that followed within that time.
+const retryStart = 100 * time.Millisecond
+
 // unit is one service on this node: what of it runs, and the one operation
 // that is under way. Operations never overlap; a stop cancels a start.
 type unit struct {
@@ -47,7 +51,7 @@ type unit struct {
 	busy      bool
 	interrupt context.CancelFunc // ends the start or the watch under way
 	watched   chan struct{}      // closed when the watch has ended; nil: none
-	retry     time.Time          // not before this is a stop tried again that could not be proven
+	retry     time.Time          // not before this is tried again what could not be done
 	unproven  int                // stops in a row that could not be proven
 	wg        tasks
 
@@ -127,11 +131,11 @@ func (u *unit) end(phase decide.Phase) {
 	u.host.wake()
 }
 
-// delay keeps what has just failed from being tried again at once.
-func (u *unit) delay() {
+// delay keeps what has just failed from being tried again for that long.
+func (u *unit) delay(d time.Duration) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.retry = u.host.now().Add(retryStop)
+	u.retry = u.host.now().Add(d)
 }
 
 // stuck reports whether stops have failed so often that only the end of the
@@ -209,7 +213,7 @@ func (u *unit) start(ctx context.Context, spec state.Spec, origin Origin) error 
 // startOne starts a resource, unless the lease ran out meanwhile.
 func (u *unit) startOne(ctx context.Context, r Resource, epoch uint64) error {
 	if u.host.left() <= 0 {
-		return errLapsed
+		return ErrLapsed
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -225,7 +229,9 @@ func (u *unit) startOne(ctx context.Context, r Resource, epoch uint64) error {
 	return nil
 }
 
-var errLapsed = errors.New("the lease ran out")
+// ErrLapsed is what a Resource's Start and Arm fail with, wrapped, when the
+// lease that they were given was over: that says nothing against the service.
+var ErrLapsed = errors.New("the lease ran out")
 
 // arm gives the time that is left to every resource that the kernel bounds.
 func (u *unit) arm() error {
@@ -239,7 +245,7 @@ func (u *unit) arm() error {
 		}
 		until, held := u.host.until()
 		if !held || u.host.left() <= 0 {
-			return errLapsed
+			return ErrLapsed
 		}
 		if err := a.Arm(until); err != nil {
 			return fmt.Errorf("arm %s: %w", r.Name(), err)
@@ -261,16 +267,20 @@ func (u *unit) stopAfterFailure(cause error, cut bool) {
 	u.mu.Lock()
 	u.setPhase(decide.PhaseStopping)
 	u.mu.Unlock()
-	// Whoever finds the lease gone first says so in words of its own, the guard
-	// or the gate: the service is not broken by that.
+	// Whoever finds the lease gone first says so, the guard or the gate: the
+	// service is not broken by that, though the lease may have been renewed since.
 	failpoint.Here("unit.failed")
-	lapsed := u.host.left() <= 0
+	late := errors.Is(cause, ErrLapsed)
+	lapsed := late || u.host.left() <= 0
 	err := u.stopAll()
 	u.mu.Lock()
-	if !cut && !lapsed && !errors.Is(cause, errLapsed) {
+	if !cut && !lapsed {
 		u.failed = cause.Error()
 	}
 	u.mu.Unlock()
+	if late {
+		u.delay(retryStart)
+	}
 	if err != nil {
 		u.log.Error("cannot prove that the service stopped", "err", err)
 		u.end(decide.PhaseUnknown)
@@ -334,7 +344,7 @@ func (u *unit) stop(why string, then func() error) {
 		failpoint.Here("unit.stopped")
 		if then != nil {
 			if err := then(); err != nil {
-				u.delay()
+				u.delay(retryStop)
 			}
 		}
 		u.end(decide.PhaseStopped)

@@ -99,5 +99,26 @@ type address struct{ *vip.VIP }
 func (a address) Arm(until clock.Reading) error {
 	since := gate.Now()
 	left := min(until.Boot-since.Boot, until.Raw-since.Raw)
-	return a.VIP.ArmSince(since, left)
+	err := a.VIP.ArmSince(since, left)
+	if err != nil && left <= 0 {
+		err = fmt.Errorf("%w: %w", vip.ErrLapsed, err)
+	}
+	return lapsed(err)
+}
+
+// Start claims the address.
+func (a address) Start(ctx context.Context, epoch uint64) error {
+	return lapsed(a.VIP.Start(ctx, epoch))
+}
+
+// lapsed says in the node's own terms that a driver came too late for a lease:
+// otherwise it would count as a failure of the service, and keep it from this
+// node until an operator has looked.
+func lapsed(err error) error {
+	for _, late := range []error{guard.ErrNoLease, vip.ErrNotArmed, vip.ErrLapsed, gate.ErrLapsed} {
+		if errors.Is(err, late) {
+			return fmt.Errorf("%w: %w", cluster.ErrLapsed, err)
+		}
+	}
+	return err
 }

@@ -254,14 +254,17 @@ func (k *keeper) close() error { return k.get().Close() }
 // The guard's services for drivers, by whichever guard lives now.
 
 // Start supervises what the spec says, or adopts what runs already.
-func (k *keeper) Start(ctx context.Context, s guard.Spec) error { return k.get().Start(ctx, s) }
+func (k *keeper) Start(ctx context.Context, s guard.Spec) error {
+	return lapsed(k.get().Start(ctx, s))
+}
 
 // Stop ends a unit; nil is the proof.
 func (k *keeper) Stop(ctx context.Context, name string) error { return k.get().Stop(ctx, name) }
 
 // Run runs a hook and waits for its end.
 func (k *keeper) Run(ctx context.Context, h guard.Hook) (guard.HookResult, error) {
-	return k.get().Run(ctx, h)
+	result, err := k.get().Run(ctx, h)
+	return result, lapsed(err)
 }
 
 // List shows what the guard supervises.
