@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/failoverd/failoverd/cluster/clock"
@@ -44,6 +46,8 @@ type Options struct {
 	Peers     Peers
 	VoterAddr func(base string) string // where a voter at a base address hears renewals
 	Log       *slog.Logger
+	// Starts is the data directory's book of starts; nil: none is kept.
+	Starts Starts
 	// OnRestart makes the daemon start itself anew while its services go on.
 	OnRestart func()
 	// Alarms are the daemon's own: disk, guard, gate.
@@ -364,10 +368,14 @@ func (n *Node) Leader() (address string, self, ok bool) {
 
 // enlist keeps this daemon's start recorded. It may have to do so again: the
 // record of an earlier start that was still on its way can be applied later.
+//
+// But when it is a start that this node's own directory knows nothing of, a
+// second daemon runs on a copy of that directory. To record this start again
+// would only take turns with it: this node stands down and says so.
 func (n *Node) enlist(ctx context.Context) {
 	for {
 		n.enlistOnce(ctx)
-		for n.Voter.Ready() {
+		for n.Voter.Ready() || n.usurped() {
 			if sleep(ctx, time.Second) != nil {
 				return
 			}
@@ -384,10 +392,14 @@ func (n *Node) enlistOnce(ctx context.Context) {
 	refused := 0
 	for !n.Voter.Ready() {
 		limited, cancel := context.WithTimeout(ctx, proposeLimit)
-		res, err := n.propose(limited, state.Started{
-			Node: n.Self, Nonce: n.Nonce, Birth: n.Birth, BootID: n.BootID,
-			Version: n.SoftwareVersion, ConfigHash: n.ConfigHash, Stamp: n.stamp("", "the daemon has started"),
-		})
+		var res state.Result
+		err := n.noteStart(ctx)
+		if err == nil {
+			res, err = n.propose(limited, state.Started{
+				Node: n.Self, Nonce: n.Nonce, Birth: n.Birth, BootID: n.BootID,
+				Version: n.SoftwareVersion, ConfigHash: n.ConfigHash, Stamp: n.stamp("", "the daemon has started"),
+			})
+		}
 		cancel()
 		wait := 20 * time.Millisecond
 		switch {
@@ -400,6 +412,8 @@ func (n *Node) enlistOnce(ctx context.Context) {
 		case err == nil:
 			n.notice("start", "")
 			wait = 60 * time.Millisecond // it is applied here in a moment
+		case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EROFS):
+			n.notice("start", "this node cannot take part: "+err.Error())
 		case !errors.Is(err, ErrNoQuorum) && !errors.Is(err, ErrNotLeader):
 			n.Log.Debug("cannot record the start yet", "err", err)
 		}

@@ -64,7 +64,15 @@ type record struct {
 	Founders []cluster.Founder `json:"founders,omitempty"`
 	Lays     bool              `json:"lays,omitempty"` // this node lays the first configuration
 	Store    storeMark         `json:"store,omitempty"`
+	// Starts are the nonces of the starts that were about to be proposed, the
+	// newest last; Void is why the directory must not be used again.
+	Starts []uint64 `json:"starts,omitempty"`
+	Void   string   `json:"void,omitempty"`
 }
+
+// maxStarts bounds what is kept of them. A start is noted when a leader is
+// known, so that more than this many that all came to nothing are not to be expected.
+const maxStarts = 256
 
 const (
 	identityFile    = "identity.json"
@@ -161,6 +169,9 @@ func (d *Directory) identify(self Self) error {
 	}
 	if rec.Node != self.Node {
 		return fmt.Errorf("%w: %s holds the data of node %q, this node is %q: give each node its own directory, or correct the name in the node's file", ErrForeign, d.path, rec.Node, self.Node)
+	}
+	if rec.Void != "" {
+		return fmt.Errorf("%w: %s was found to be one before: %s: %s", ErrOutlived, d.path, rec.Void, adviceDamaged)
 	}
 	if rec.Cluster != "" && rec.Address != self.Address {
 		return fmt.Errorf("%w: %s holds the data of node %q at %s, this node is at %s: correct the address in the node's file; if the node has really moved, start it with an empty data directory and admit it with 'failoverctl members replace'", ErrForeign, d.path, rec.Node, rec.Address, self.Address)
@@ -306,6 +317,38 @@ func (d *Directory) mark(m storeMark) error {
 	}
 	rec := d.rec
 	rec.Store = m
+	return d.write(rec)
+}
+
+// Begin notes a start of the daemon by its nonce, synced, before it is
+// proposed to the log: a directory that does not know a start which the log
+// knows is an older copy.
+func (d *Directory) Begin(nonce uint64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if slices.Contains(d.rec.Starts, nonce) {
+		return nil
+	}
+	rec := d.rec
+	rec.Starts = append(slices.Clone(rec.Starts), nonce)
+	rec.Starts = rec.Starts[max(0, len(rec.Starts)-maxStarts):]
+	return d.write(rec)
+}
+
+// Began reports whether a start was noted here. A directory that has noted
+// none yet knows nothing of the time before, and calls every start its own.
+func (d *Directory) Began(nonce uint64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.rec.Starts) == 0 || slices.Contains(d.rec.Starts, nonce)
+}
+
+// void notes that the directory must not be used again, and why.
+func (d *Directory) void(why error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	rec := d.rec
+	rec.Void = why.Error()
 	return d.write(rec)
 }
 

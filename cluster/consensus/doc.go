@@ -19,6 +19,7 @@
 //	snapshots.go   an older snapshot is never installed over newer state
 //	gate.go        the transport: shut when the disk hangs or the node has stopped taking part
 //	stream.go      TCP or TLS, and a greeting that names cluster, sender and receiver
+//	continuity.go  a data directory that is an older copy of itself takes part in nothing
 //	leadership.go  from raft's notifications to contexts that end
 //	mourn.go       a leader whose process has died is replaced without a timeout
 //	verify.go      the file is read through before raft sees it

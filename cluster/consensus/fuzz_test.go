@@ -390,7 +390,9 @@ func countsBirth(peer, self cluster.Identity) bool {
 // FuzzGreeting calls with anything. Nobody is let in but a node of this cluster
 // that wants this node, and the answer can always be sent.
 func FuzzGreeting(f *testing.F) {
-	for _, g := range []greeting{{"c", "b", "a"}, {"x", "b", "a"}, {"c", "b", "x"}, {"c", "a", "a"}} {
+	for _, g := range []greeting{
+		{Cluster: "c", From: "b", To: "a"}, {Cluster: "x", From: "b", To: "a"}, {Cluster: "c", From: "b", To: "x"}, {Cluster: "c", From: "a", To: "a"},
+	} {
 		body, err := json.Marshal(g)
 		if err != nil {
 			f.Fatal(err)
@@ -401,12 +403,12 @@ func FuzzGreeting(f *testing.F) {
 	f.Add([]byte("GET / HTTP/1.1\r\n"))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		s := &stream{cluster: "c", node: "a"}
-		from, why := s.objection(frame)
+		hello, why := s.objection(frame)
 		if why == "" {
 			body, ok := strings.CutPrefix(string(frame), greetingMagic)
 			var g greeting
-			if err := json.Unmarshal([]byte(body), &g); !ok || err != nil || g.Cluster != "c" || g.To != "a" || g.From == "a" || from != g.From {
-				t.Fatalf("let in %q from %q", frame, from)
+			if err := json.Unmarshal([]byte(body), &g); !ok || err != nil || g.Cluster != "c" || g.To != "a" || g.From == "a" || hello != g {
+				t.Fatalf("let in %q as %+v", frame, hello)
 			}
 		}
 		var wire bytes.Buffer

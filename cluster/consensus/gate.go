@@ -54,10 +54,23 @@ func newGate(inner *raft.NetworkTransport, s *stream, w *watch, v *verdict, elec
 	return g
 }
 
-// begin lets requests in, now that raft can be asked for its indexes.
-func (g *gate) begin(r *raft.Raft) {
-	g.raft.Store(r)
-	close(g.began)
+// knows gives the gate its raft, which can be asked for its indexes now.
+func (g *gate) knows(r *raft.Raft) { g.raft.Store(r) }
+
+// begin lets requests in.
+func (g *gate) begin() { close(g.began) }
+
+// memberAt is a member's address in the latest configuration, once there is one.
+func memberAt(r *raft.Raft, node string) (address string, ok bool) {
+	if r == nil {
+		return "", false
+	}
+	for _, s := range r.GetConfiguration().Configuration().Servers {
+		if string(s.ID) == node {
+			return string(s.Address), true
+		}
+	}
+	return "", false
 }
 
 // shut says why nothing may be sent now, or nil.
@@ -95,7 +108,11 @@ func (g *gate) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.
 	if err := g.shut(); err != nil {
 		return err
 	}
-	return g.inner.AppendEntries(id, target(id, to), req, resp)
+	err := g.inner.AppendEntries(id, target(id, to), req, resp)
+	if err == nil && resp.Success && g.stream.past != nil {
+		g.stream.past.holds(string(id), min(req.PrevLogEntry+uint64(len(req.Entries)), req.LeaderCommitIndex))
+	}
+	return err
 }
 
 // RequestVote asks for a vote.
@@ -212,14 +229,8 @@ func (g *gate) pass(rpc raft.RPC) bool {
 // another address than the member's: a copied data directory, or a second
 // node of one name.
 func (g *gate) impostor(h raft.RPCHeader) error {
-	r := g.raft.Load()
-	if len(h.ID) == 0 {
-		return nil
-	}
-	for _, s := range r.GetConfiguration().Configuration().Servers {
-		if string(s.ID) == string(h.ID) && string(s.Address) != string(h.Addr) {
-			return fmt.Errorf("%w: node %s is at %s in this cluster, and a candidate of that name calls from %s: two nodes of one name, or a node that has moved and must be replaced", ErrStranger, s.ID, s.Address, h.Addr)
-		}
+	if at, member := memberAt(g.raft.Load(), string(h.ID)); member && at != string(h.Addr) {
+		return fmt.Errorf("%w: %s", ErrStranger, twoOfOneName(string(h.ID), at, string(h.Addr)))
 	}
 	return nil
 }

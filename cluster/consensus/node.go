@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -29,12 +30,14 @@ type Node struct {
 	fsm     *fsm
 	store   io.Closer
 	raft    *raft.Raft
+	live    atomic.Pointer[raft.Raft] // the same, for connections that come before it is there
 	leader  *leader
 
 	members sync.Mutex // one change of the configuration at a time
 
 	mu       sync.Mutex
 	stopping bool
+	voided   bool           // the directory is being marked as not to be used again
 	inflight sync.WaitGroup // futures that raft has still to answer
 
 	wait     sync.WaitGroup // the node's own goroutines
@@ -74,6 +77,7 @@ func (n *Node) start(self cluster.Identity) (err error) {
 	var undo []func()
 	defer func() {
 		if err != nil {
+			n.wait.Wait()
 			for i := len(undo) - 1; i >= 0; i-- {
 				undo[i]()
 			}
@@ -87,10 +91,24 @@ func (n *Node) start(self cluster.Identity) (err error) {
 	n.store = st
 	undo = append(undo, func() { st.Close() })
 
+	end, err := st.end()
+	if err != nil {
+		return err
+	}
 	s, err := n.listen(self)
 	if err != nil {
 		return err
 	}
+	s.past = &continuity{
+		dir: n.options.Directory, birth: self.Birth, startOf: n.options.StartOf, end: n.endOutlived, held: map[string]heldBy{},
+		last: func() uint64 {
+			if r := n.live.Load(); r != nil {
+				return r.LastIndex()
+			}
+			return end
+		},
+	}
+	s.stranger, s.memberAt = n.options.Stranger, func(node string) (string, bool) { return memberAt(n.live.Load(), node) }
 	network := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: s, MaxPool: 3, MaxRPCsInFlight: 1,
 		Timeout: n.options.ioTimeout(), Logger: newBridge(n.log),
@@ -106,10 +124,16 @@ func (n *Node) start(self cluster.Identity) (err error) {
 	if n.raft, err = n.run(config, st, files, self); err != nil {
 		return err
 	}
-	n.gate.begin(n.raft)
-	n.wait.Add(2)
+	n.live.Store(n.raft)
+	n.gate.knows(n.raft)
+	n.wait.Add(3)
 	go n.leader.watch()
 	go n.probe()
+	go func() {
+		defer n.wait.Done()
+		n.meet()
+		n.gate.begin()
+	}()
 	return nil
 }
 
@@ -126,7 +150,12 @@ func (n *Node) run(config *raft.Config, st *store, files raft.SnapshotStore, sel
 					return err
 				}
 			}
-			r, err = raft.NewRaft(config, n.fsm, st.log, st.stable, files, n.gate)
+			if r, err = raft.NewRaft(config, n.fsm, st.log, st.stable, files, n.gate); err != nil {
+				return err
+			}
+			if err = here(r, n.id, self.Address, n.options.Directory.Path()); err != nil {
+				stopRaft(r)
+			}
 			return err
 		})
 	}()

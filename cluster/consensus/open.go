@@ -30,6 +30,22 @@ func (s *store) Close() error {
 	return caught(s.bolt.Close)
 }
 
+// end is the index of the last entry on the disk, in the log or in a snapshot.
+func (s *store) end() (uint64, error) {
+	last, err := s.log.LastIndex()
+	if err != nil {
+		return 0, fmt.Errorf("look into store: %w", err)
+	}
+	files, err := s.snapshots.List()
+	if err != nil {
+		return 0, fmt.Errorf("look into store: %w", err)
+	}
+	for _, f := range files {
+		last = max(last, f.Index)
+	}
+	return last, nil
+}
+
 // retained is how many snapshots are kept; the newest alone is ever read.
 const retained = 2
 

@@ -52,6 +52,14 @@ type Options struct {
 	SnapshotInterval  time.Duration // between looks at that; default 30 s
 	TrailingLogs      uint64        // entries kept after a snapshot; default 4096
 
+	// StartOf tells what the replicated state knows of a node's latest start: a
+	// node whose data is older than that is told so. Called from any goroutine;
+	// nil: nothing is known.
+	StartOf func(node string) StartOf
+	// Stranger is told, from any goroutine, of a member with which a connection
+	// was refused, by either of the two, and why. It must return at once; may be nil.
+	Stranger func(node, why string)
+
 	Log *slog.Logger // default: slog.Default()
 
 	wrap func(backing) backing // for tests that break the disk

@@ -22,15 +22,26 @@ import (
 // never asks; it would count such a node's word as that of the one it dialled.
 var ErrStranger = errors.New("not the node that was expected")
 
-// greeting is the first thing on every connection, from the one who dials.
+// greeting is the first thing on every connection, from the one who dials. It
+// is answered by a welcome, and that by the caller's word: empty when it goes on.
 type greeting struct {
 	Cluster string `json:"cluster"`
 	From    string `json:"from"`
 	To      string `json:"to"`
+	Address string `json:"address,omitempty"` // of From, as it stands in its own file
+	Birth   string `json:"birth,omitempty"`   // of From's data
+	Past    past   `json:"past"`              // To's, as From knows it
+}
+
+// welcome is the answer to a greeting.
+type welcome struct {
+	Why   string `json:"why,omitempty"` // the connection is refused
+	Birth string `json:"birth,omitempty"`
+	Past  past   `json:"past"` // the caller's, as this node knows it
 }
 
 const (
-	greetingMagic = "failoverd raft 1\n"
+	greetingMagic = "failoverd raft 2\n"
 	greetingMax   = 4 << 10
 	greetingTime  = 5 * time.Second // for whoever connects to us and is slow
 )
@@ -45,6 +56,12 @@ type stream struct {
 	resolve   func(address string) (string, error)
 	log       *slog.Logger
 	lost      chan string // nodes that had made a connection which has ended; may be nil
+	// past is what is known of the others' and of this node's own; may be nil.
+	past *continuity
+	// memberAt is a member's address in the configuration; may be nil.
+	memberAt func(node string) (address string, ok bool)
+	// stranger is told of a member that was refused, here or by that member; may be nil.
+	stranger func(node, why string)
 
 	mu     sync.Mutex
 	open   map[net.Conn]struct{}
@@ -121,7 +138,11 @@ func (s *stream) greet(ctx context.Context, conn net.Conn, node, address string,
 		}
 		conn = secure
 	}
-	body, err := json.Marshal(greeting{Cluster: s.cluster, From: s.node, To: node})
+	hello := greeting{Cluster: s.cluster, From: s.node, To: node, Address: s.advertise}
+	if s.past != nil {
+		hello.Birth, hello.Past = s.past.birth, s.past.about(node)
+	}
+	body, err := json.Marshal(hello)
 	if err != nil {
 		return fail(err)
 	}
@@ -132,8 +153,24 @@ func (s *stream) greet(ctx context.Context, conn net.Conn, node, address string,
 	if err != nil {
 		return fail(err)
 	}
-	if len(answer) > 0 {
-		return fail(fmt.Errorf("%w: it says: %q", ErrStranger, answer))
+	var w welcome
+	if err := strict(answer, &w); err != nil {
+		return fail(fmt.Errorf("%w: it answers in another version: %q", ErrStranger, answer))
+	}
+	if w.Why != "" {
+		s.refused(node, w.Why)
+		return fail(fmt.Errorf("%w: it says: %q", ErrStranger, w.Why))
+	}
+	var outlived error
+	if s.past != nil {
+		s.past.met(node, w.Birth)
+		outlived = s.past.check(node, w.Past)
+	}
+	if err := writeFrame(conn, []byte(text(outlived))); err != nil {
+		return fail(err)
+	}
+	if outlived != nil {
+		return fail(outlived)
 	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return fail(err)
@@ -174,35 +211,85 @@ func (g *guest) welcome() error {
 	if err != nil {
 		return err
 	}
-	from, why := g.stream.objection(frame)
-	g.from = from
-	if err := writeFrame(g.Conn, []byte(why)); err != nil {
+	hello, why := g.stream.objection(frame)
+	answer := welcome{Why: why}
+	if p := g.stream.past; p != nil && why == "" {
+		answer.Birth, answer.Past = p.birth, p.about(hello.From)
+		if err := p.check(hello.From, hello.Past); err != nil {
+			answer = welcome{Why: err.Error()}
+		}
+	}
+	// What the caller wrote stands in it too: it must fit a frame, escapes and all.
+	answer.Why = answer.Why[:min(len(answer.Why), greetingMax/8)]
+	body, err := json.Marshal(answer)
+	if err != nil {
 		return err
 	}
-	if why != "" {
-		g.stream.log.Warn("raft connection refused", "from", g.RemoteAddr().String(), "why", why)
-		return fmt.Errorf("%w: %s", ErrStranger, why)
+	if err := writeFrame(g.Conn, body); err != nil {
+		return err
 	}
+	if answer.Why != "" {
+		g.stream.log.Warn("raft connection refused", "from", g.RemoteAddr().String(), "why", answer.Why)
+		g.stream.refused(hello.From, answer.Why)
+		return fmt.Errorf("%w: %s", ErrStranger, answer.Why)
+	}
+	word, err := readFrame(g.Conn)
+	if err != nil {
+		return err
+	}
+	if len(word) > 0 {
+		g.stream.log.Warn("raft connection given up by the caller", "from", g.RemoteAddr().String(), "why", string(word))
+		g.stream.refused(hello.From, string(word))
+		return fmt.Errorf("%w: it says: %q", ErrStranger, word)
+	}
+	g.from = hello.From
 	return g.SetDeadline(time.Time{})
 }
 
-// objection says who greets, and why the greeting is not for this node, or "".
-func (s *stream) objection(frame []byte) (from, why string) {
+// refused tells of a connection with a member that came to nothing.
+func (s *stream) refused(node, why string) {
+	if s.stranger == nil || s.memberAt == nil {
+		return
+	}
+	if _, member := s.memberAt(node); member {
+		s.stranger(node, why)
+	}
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// objection reads a greeting and says why it is not for this node, or "".
+func (s *stream) objection(frame []byte) (g greeting, why string) {
 	body, ok := strings.CutPrefix(string(frame), greetingMagic)
-	var g greeting
 	if !ok || strict([]byte(body), &g) != nil {
-		return "", "this port speaks raft of failoverd: another program or another version called"
+		return greeting{}, "this port speaks raft of failoverd: another program or another version called"
 	}
 	if g.Cluster != s.cluster {
-		return "", fmt.Sprintf("this is node %s of cluster %s, the caller %s belongs to cluster %s: one of them has data of another cluster in its data directory", s.node, s.cluster, g.From, g.Cluster)
+		return g, fmt.Sprintf("this is node %s of cluster %s, the caller %s belongs to cluster %s: one of them has data of another cluster in its data directory", s.node, s.cluster, g.From, g.Cluster)
 	}
 	if g.To != s.node {
-		return "", fmt.Sprintf("this is node %s, the caller %s wanted node %s at this address: correct the address of one of them", s.node, g.From, g.To)
+		return g, fmt.Sprintf("this is node %s, the caller %s wanted node %s at this address: correct the address of one of them", s.node, g.From, g.To)
 	}
 	if g.From == s.node {
-		return "", fmt.Sprintf("the caller has this node's own name %s: two nodes of one name, or an address of this node given to another", s.node)
+		return g, fmt.Sprintf("the caller has this node's own name %s: two nodes of one name, or an address of this node given to another", s.node)
 	}
-	return g.From, ""
+	if s.memberAt != nil && g.Address != "" {
+		if at, member := s.memberAt(g.From); member && at != g.Address {
+			return g, twoOfOneName(g.From, at, g.Address)
+		}
+	}
+	return g, ""
+}
+
+// twoOfOneName is what is said to a caller under a member's name and from
+// another address than the member's.
+func twoOfOneName(name, known, here string) string {
+	return fmt.Sprintf("node %s is at %s in this cluster, and a node of that name calls from %s: two nodes of one name, or a node that has moved and must be replaced", name, known, here)
 }
 
 func (s *stream) isClosed() bool {

@@ -51,6 +51,7 @@ func (d *daemon) openNode(ctx context.Context, founded consensus.Founded) error 
 		Clock: clock.System(), Voter: d.voter, Journal: d.jour,
 		Renewals: renewals{d.renew, d.nonce}, Gossip: d.gossip, Guard: d.keeper, Builder: &builder{d: d},
 		Peers: d.peers, VoterAddr: config.RenewAddress, Log: d.log, OnRestart: d.askRestart, Alarms: d.alarms,
+		Starts: d.dir,
 	})
 	d.renew.OnExtend(func(until clock.Reading, _ time.Duration) { d.node.Extended(until) })
 	d.renew.OnRefused(d.node.RefusedBy)
@@ -77,7 +78,7 @@ func (d *daemon) openNode(ctx context.Context, founded consensus.Founded) error 
 		Bind:      config.RaftAddress(d.cfg.Address),
 		Timing:    consensus.Timing{Heartbeat: t.Heartbeat, Election: t.Election, LeaderLease: t.LeaderLease, Commit: t.Commit},
 		Resolve:   func(base string) (string, error) { return config.RaftAddress(base), nil },
-		DiskLimit: t.DiskLimit, Log: d.log,
+		DiskLimit: t.DiskLimit, StartOf: d.startOf, Stranger: d.stranger, Log: d.log,
 		SnapshotThreshold: failpoint.Number("consensus.snapshot.threshold", 0),
 		SnapshotInterval:  time.Duration(failpoint.Number("consensus.snapshot.ms", 0)) * time.Millisecond,
 		TrailingLogs:      failpoint.Number("consensus.snapshot.trailing", 0),
@@ -119,6 +120,7 @@ func (d *daemon) openGossip(founded consensus.Founded, id cluster.Identity) erro
 		OnChange: func() { d.front.poke() },
 		OnConflict: func(c gossip.Conflict) {
 			d.log.Error("two nodes have the same name", "name", c.Name, "known", c.Known, "intruder", c.Intruder)
+			d.show("gossip "+c.Intruder, fmt.Sprintf("a second node %s gossips from %s, the first is at %s: find it and stop it", c.Name, c.Intruder, c.Known))
 		},
 	})
 	if err != nil {
@@ -246,13 +248,36 @@ func (d *daemon) vipEvent(event, text string) {
 		level, subject = slog.LevelInfo, ""
 	}
 	d.log.Log(context.Background(), level, "address", "event", event, "text", text)
+	if subject != "" {
+		d.show(subject, text)
+	}
+}
+
+// startOf is what this node knows of another's latest start.
+func (d *daemon) startOf(node string) consensus.StartOf {
+	st := d.voter.View()
+	n := st.Nodes[node]
+	if n == nil {
+		return consensus.StartOf{}
+	}
+	return consensus.StartOf{Birth: n.Birth, Start: n.Started, Applied: st.Index}
+}
+
+// stranger shows that a member was refused, or has refused this node.
+func (d *daemon) stranger(node, why string) {
+	d.show("raft "+node, fmt.Sprintf("no connection with %s: %s", node, why))
+}
+
+// show puts an event among the alarms for a while. Before there is a node that
+// has any, the log alone tells of it.
+func (d *daemon) show(subject, text string) {
 	n, err := d.front.get()
-	if err != nil || subject == "" {
+	if err != nil {
 		return
 	}
 	n.Notice(subject, text)
 	time.AfterFunc(shownFor, func() { n.Notice(subject, "") })
 }
 
-// shownFor is how long an event about an address stays among the alarms.
+// shownFor is how long an event stays among the alarms.
 const shownFor = 15 * time.Minute
