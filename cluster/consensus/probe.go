@@ -25,6 +25,7 @@ func (n *Node) probe() {
 	}()
 	tick := time.NewTicker(n.options.DiskLimit)
 	defer tick.Stop()
+	told := false
 	for {
 		select {
 		case <-tick.C:
@@ -33,21 +34,24 @@ func (n *Node) probe() {
 		case <-n.halt:
 			return
 		}
+		n.tellRoom(&told)
 		if _, leads := n.Leading(); !leads {
 			continue
 		}
-		if err := n.touch(&file); err != nil {
+		if err := n.touch(&file); errors.Is(err, errStopping) {
+			return
+		} else if err != nil {
 			n.verdict.reach(fmt.Errorf("%w: probe the disk: %w: check the disk under %s, then start failoverd again", ErrDisk, err, n.options.Directory.Path()))
 			return
 		}
 	}
 }
 
-// touch writes a few bytes in place and waits until the disk has them. A full
-// disk is no failure of the disk: the file is made once.
+// touch writes a few bytes in place and waits until the disk has them. The file
+// is made once; on a disk without room it is not there and nothing is probed.
 func (n *Node) touch(file **os.File) error {
-	defer n.watch.begin()()
 	if *file == nil {
+		defer n.watch.begin()()
 		f, err := os.OpenFile(filepath.Join(n.options.Directory.Path(), probeFile), os.O_RDWR|os.O_CREATE|unix.O_DSYNC, 0o600)
 		if err != nil {
 			n.log.Warn("the disk cannot be probed", "error", err)
@@ -61,9 +65,8 @@ func (n *Node) touch(file **os.File) error {
 		*file = f
 		return nil
 	}
-	_, err := (*file).WriteAt(fmt.Appendf(nil, "%020d", time.Now().UnixNano()), 0)
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return nil // some file systems never write in place
-	}
-	return err
+	return n.watch.patiently(n.halt, func() error {
+		_, err := (*file).WriteAt(fmt.Appendf(nil, "%020d", time.Now().UnixNano()), 0)
+		return err
+	})
 }

@@ -44,6 +44,9 @@ func (g *guarded) do(what string, call func() error) error {
 		return errStopping
 	}
 	err := g.timed(call)
+	if errors.Is(err, errStopping) {
+		return errStopping
+	}
 	if err == nil || errors.Is(err, raft.ErrLogNotFound) {
 		return err
 	}
@@ -53,9 +56,9 @@ func (g *guarded) do(what string, call func() error) error {
 }
 
 // timed times reads as well as writes: a page that is not in memory hangs too.
+// A write for which there is no room hangs until there is.
 func (g *guarded) timed(call func() error) error {
-	defer g.watch.begin()()
-	return caught(call)
+	return g.watch.patiently(g.verdict.released, func() error { return caught(call) })
 }
 
 // caught turns a panic of the store into an error. The file is mapped: a page

@@ -15,6 +15,9 @@ type watch struct {
 	next  uint64
 	under map[uint64]access
 
+	roomless int   // accesses that wait for room
+	why      error // what refused the last one
+
 	// changed has something in it when an access has just passed the limit or
 	// when one that had passed it returned.
 	changed chan struct{}
