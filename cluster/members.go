@@ -160,13 +160,13 @@ func (n *Node) giveVote(ctx context.Context, led *leadership, name, address stri
 			return voters
 		}
 		return append(slices.Clone(voters), name)
-	}, func(ctx context.Context) error { return n.consensus().Promote(ctx, name, address) })
+	}, func(ctx context.Context) error { return n.consensus().Promote(ctx, led.Term, name, address) })
 }
 
 func (n *Node) takeVote(ctx context.Context, led *leadership, name string) error {
 	return n.changeVoters(ctx, led, func(voters []string) []string {
 		return slices.DeleteFunc(slices.Clone(voters), func(v string) bool { return v == name })
-	}, func(ctx context.Context) error { return n.consensus().Demote(ctx, name) })
+	}, func(ctx context.Context) error { return n.consensus().Demote(ctx, led.Term, name) })
 }
 
 func (n *Node) demoteMember(ctx context.Context, led *leadership, r MemberRequest) error {
@@ -263,7 +263,7 @@ func (n *Node) removeServer(ctx context.Context, led *leadership, name string) e
 		}
 	}
 	failpoint.Here("members.remove.server")
-	if err := n.consensus().Remove(ctx, name); err != nil {
+	if err := n.consensus().Remove(ctx, led.Term, name); err != nil {
 		return fmt.Errorf("remove %s: %w", name, err)
 	}
 	return nil

@@ -87,9 +87,12 @@ type Consensus interface {
 	// Hesitate makes this node slower to stand for election, or as fast as others again.
 	Hesitate(on bool) error
 	AddNonvoter(ctx context.Context, name, address string) error
-	Promote(ctx context.Context, name, address string) error
-	Demote(ctx context.Context, name string) error
-	Remove(ctx context.Context, name string) error
+	// Promote, Demote and Remove may change who votes. They append in the given
+	// term, in which what a change waits for was checked, or not at all: with
+	// ErrNotLeader, also when this node leads again in a later term.
+	Promote(ctx context.Context, term uint64, name, address string) error
+	Demote(ctx context.Context, term uint64, name string) error
+	Remove(ctx context.Context, term uint64, name string) error
 	// Transfer gives the leadership to another voter; best effort.
 	Transfer(ctx context.Context) error
 }

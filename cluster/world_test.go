@@ -288,13 +288,13 @@ func (c fakeConsensus) Servers() []Server {
 	}
 	return out
 }
-func (c fakeConsensus) DiskStalled() (time.Duration, bool)                { return 0, false }
-func (c fakeConsensus) Hesitate(bool) error                               { return nil }
-func (c fakeConsensus) AddNonvoter(context.Context, string, string) error { return nil }
-func (c fakeConsensus) Promote(context.Context, string, string) error     { return nil }
-func (c fakeConsensus) Demote(context.Context, string) error              { return nil }
-func (c fakeConsensus) Remove(context.Context, string) error              { return nil }
-func (c fakeConsensus) Transfer(context.Context) error                    { return nil }
+func (c fakeConsensus) DiskStalled() (time.Duration, bool)                    { return 0, false }
+func (c fakeConsensus) Hesitate(bool) error                                   { return nil }
+func (c fakeConsensus) AddNonvoter(context.Context, string, string) error     { return nil }
+func (c fakeConsensus) Promote(context.Context, uint64, string, string) error { return nil }
+func (c fakeConsensus) Demote(context.Context, uint64, string) error          { return nil }
+func (c fakeConsensus) Remove(context.Context, uint64, string) error          { return nil }
+func (c fakeConsensus) Transfer(context.Context) error                        { return nil }
 
 // fakeRenewals renews by calls, with the real holder's side of the lease.
 type fakeRenewals struct {

@@ -25,6 +25,8 @@ type leader struct {
 	mu      sync.Mutex
 	current *Leadership        // handed out and not over
 	cancel  context.CancelFunc // of the leadership, or of the attempt to establish it
+
+	beforeChange func() // a test's: between what a change of the voters checks and its append
 }
 
 func newLeader(n *Node, notify <-chan bool) *leader {
@@ -43,6 +45,20 @@ func (n *Node) Leading() (Leadership, bool) {
 		return Leadership{}, false
 	}
 	return *n.leader.current, true
+}
+
+// during runs do while the leadership of a term lasts, and reports whether it
+// did. As long as do runs this node begins no other: raft hands over every gain
+// and loss of leadership, unbuffered, before it takes anything as a leader of the
+// next term, and watch takes none while do runs. So do must be short.
+func (l *leader) during(term uint64, do func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.current == nil || l.current.Term != term {
+		return false
+	}
+	do()
+	return true
 }
 
 // watch receives every notification at once, since raft's main loop waits for

@@ -55,7 +55,7 @@ func (n *Node) Servers() []Server { return n.Configuration().Servers }
 // AddNonvoter adds a node without a vote, or corrects the address of one. A
 // node that votes is refused: under its name would stand another's disk.
 func (n *Node) AddNonvoter(ctx context.Context, name, address string) error {
-	return n.change(ctx, "add "+name, func(c Configuration) (bool, error) {
+	return n.change(ctx, "add "+name, 0, func(c Configuration) (bool, error) {
 		s, ok := c.Has(name)
 		if ok && s.Votes {
 			return false, fmt.Errorf("%w: %s votes already: demote and remove it before it is added anew", cluster.ErrRefused, name)
@@ -67,9 +67,9 @@ func (n *Node) AddNonvoter(ctx context.Context, name, address string) error {
 }
 
 // Promote gives a vote to a node that is in the configuration, at that
-// address, without one.
-func (n *Node) Promote(ctx context.Context, name, address string) error {
-	return n.change(ctx, "promote "+name, func(c Configuration) (bool, error) {
+// address, without one, in the term of this node's leadership that is given.
+func (n *Node) Promote(ctx context.Context, term uint64, name, address string) error {
+	return n.change(ctx, "promote "+name, term, func(c Configuration) (bool, error) {
 		s, ok := c.Has(name)
 		if !ok {
 			return false, fmt.Errorf("%w: %s is no member: it is added without a vote first", cluster.ErrNotFound, name)
@@ -83,9 +83,9 @@ func (n *Node) Promote(ctx context.Context, name, address string) error {
 	})
 }
 
-// Demote takes a node's vote.
-func (n *Node) Demote(ctx context.Context, name string) error {
-	return n.change(ctx, "demote "+name, func(c Configuration) (bool, error) {
+// Demote takes a node's vote, in the given term.
+func (n *Node) Demote(ctx context.Context, term uint64, name string) error {
+	return n.change(ctx, "demote "+name, term, func(c Configuration) (bool, error) {
 		s, ok := c.Has(name)
 		if !ok {
 			return false, fmt.Errorf("%w: %s is no member", cluster.ErrNotFound, name)
@@ -94,10 +94,11 @@ func (n *Node) Demote(ctx context.Context, name string) error {
 	}, func(t time.Duration) raft.Future { return n.raft.DemoteVoter(raft.ServerID(name), 0, t) })
 }
 
-// Remove takes a node out of the configuration. A leader that removes itself
+// Remove takes a node out of the configuration, in the given term: it may be one
+// that votes. A leader that removes itself
 // steps down; the removed node keeps running, and Removed says so.
-func (n *Node) Remove(ctx context.Context, name string) error {
-	return n.change(ctx, "remove "+name, func(c Configuration) (bool, error) {
+func (n *Node) Remove(ctx context.Context, term uint64, name string) error {
+	return n.change(ctx, "remove "+name, term, func(c Configuration) (bool, error) {
 		_, ok := c.Has(name)
 		return !ok, nil
 	}, func(t time.Duration) raft.Future { return n.raft.RemoveServer(raft.ServerID(name), 0, t) })
@@ -115,8 +116,10 @@ func (n *Node) Removed() bool {
 // change makes one change of the configuration. done tells from the present
 // one whether there is nothing to do, or why it is refused. raft's condition on
 // the configuration's index cannot be used, since raft never tells that index;
-// instead changes are made one at a time, and only a leader makes any.
-func (n *Node) change(ctx context.Context, what string, done func(Configuration) (bool, error), call func(time.Duration) raft.Future) error {
+// instead changes are made one at a time, and only a leader makes any. Nor would
+// it tell two leaderships apart, and what LEASE.md 14 waits for is of one: a
+// change of the voters is taken in the given term alone. 0 is any term.
+func (n *Node) change(ctx context.Context, what string, term uint64, done func(Configuration) (bool, error), call func(time.Duration) raft.Future) error {
 	n.members.Lock()
 	defer n.members.Unlock()
 	if n.raft.State() != raft.Leader {
@@ -131,7 +134,10 @@ func (n *Node) change(ctx context.Context, what string, done func(Configuration)
 		return n.Barrier(ctx)
 	}
 	failpoint.Here("raft.member.before")
-	err = n.ask(ctx, refused, func(timeout time.Duration) (raft.Future, func()) { return call(timeout), nil })
+	if n.leader.beforeChange != nil {
+		n.leader.beforeChange()
+	}
+	err = n.ask(ctx, refused, func(timeout time.Duration) (raft.Future, func()) { return n.inTerm(term, timeout, call), nil })
 	if err == nil {
 		failpoint.Here("raft.member.changed")
 		n.log.Info("membership changed", "change", what)
@@ -139,6 +145,24 @@ func (n *Node) change(ctx context.Context, what string, done func(Configuration)
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }
+
+// inTerm hands a change to raft while the leadership of its term lasts. raft
+// appends it in the same turn of its main loop in which it takes it.
+func (n *Node) inTerm(term uint64, timeout time.Duration, call func(time.Duration) raft.Future) raft.Future {
+	if term == 0 {
+		return call(timeout)
+	}
+	var future raft.Future = notTaken{}
+	n.leader.during(term, func() { future = call(timeout) })
+	return future
+}
+
+// notTaken is the answer to a change whose term is over. Like raft's own answers
+// at once it is a plain value.
+type notTaken struct{}
+
+// Error says that nothing was appended.
+func (notTaken) Error() error { return raft.ErrNotLeader }
 
 // refused translates the answer to a change. raft refuses a configuration that
 // makes no sense with errors that have no name, before it appends anything.

@@ -206,7 +206,7 @@ func TestSnapshotsAreTakenByThemselves(t *testing.T) {
 func TestMembership(t *testing.T) {
 	c := newCluster(t, 3)
 	c.start()
-	leader, _ := c.leads()
+	leader, lead := c.leads()
 	ctx := bounded(t, 60*time.Second)
 
 	d := newMember(t, "d")
@@ -217,7 +217,7 @@ func TestMembership(t *testing.T) {
 		t.Fatal(ok, err)
 	}
 	d.start()
-	if err := leader.node.Promote(ctx, "d", d.address); !errors.Is(err, cluster.ErrNotFound) {
+	if err := leader.node.Promote(ctx, lead.Term, "d", d.address); !errors.Is(err, cluster.ErrNotFound) {
 		t.Errorf("promote a stranger: %v", err)
 	}
 	if err := leader.node.AddNonvoter(ctx, "e", leader.address); !errors.Is(err, cluster.ErrRefused) {
@@ -236,11 +236,11 @@ func TestMembership(t *testing.T) {
 	}
 	c.propose("one")
 	c.level([]string{"one"}, d)
-	if err := leader.node.Promote(ctx, "d", "127.0.0.1:1"); !errors.Is(err, cluster.ErrRefused) {
+	if err := leader.node.Promote(ctx, lead.Term, "d", "127.0.0.1:1"); !errors.Is(err, cluster.ErrRefused) {
 		t.Errorf("promote at another address: %v", err)
 	}
 	for range 2 {
-		if err := leader.node.Promote(ctx, "d", d.address); err != nil {
+		if err := leader.node.Promote(ctx, lead.Term, "d", d.address); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -249,22 +249,22 @@ func TestMembership(t *testing.T) {
 	}
 	eventually(t, "d to see itself vote", func() bool { s, _ := d.node.Configuration().Has("d"); return s.Votes })
 	for range 2 {
-		if err := leader.node.Demote(ctx, "d"); err != nil {
+		if err := leader.node.Demote(ctx, lead.Term, "d"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for range 2 {
-		if err := leader.node.Remove(ctx, "d"); err != nil {
+		if err := leader.node.Remove(ctx, lead.Term, "d"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if d.node.Removed() && len(d.node.Configuration().Voters) == 0 {
 		t.Error("an empty configuration counts as removal")
 	}
-	if err := leader.node.Demote(ctx, "nobody"); !errors.Is(err, cluster.ErrNotFound) {
+	if err := leader.node.Demote(ctx, lead.Term, "nobody"); !errors.Is(err, cluster.ErrNotFound) {
 		t.Errorf("demote nobody: %v", err)
 	}
-	if err := d.node.Remove(ctx, "a"); !errors.Is(err, cluster.ErrNotLeader) {
+	if err := d.node.Remove(ctx, lead.Term, "a"); !errors.Is(err, cluster.ErrNotLeader) {
 		t.Errorf("change by a node that does not lead: %v", err)
 	}
 }
@@ -272,12 +272,12 @@ func TestMembership(t *testing.T) {
 func TestLastVoterStays(t *testing.T) {
 	c := newCluster(t, 1)
 	c.start()
-	leader, _ := c.leads()
+	leader, lead := c.leads()
 	ctx := bounded(t, 10*time.Second)
-	if err := leader.node.Demote(ctx, leader.name); !errors.Is(err, cluster.ErrRefused) {
+	if err := leader.node.Demote(ctx, lead.Term, leader.name); !errors.Is(err, cluster.ErrRefused) {
 		t.Errorf("demote: %v", err)
 	}
-	if err := leader.node.Remove(ctx, leader.name); !errors.Is(err, cluster.ErrRefused) {
+	if err := leader.node.Remove(ctx, lead.Term, leader.name); !errors.Is(err, cluster.ErrRefused) {
 		t.Errorf("remove: %v", err)
 	}
 	c.propose("still")
@@ -288,7 +288,7 @@ func TestRemovedLeaderGoesOnAsNothing(t *testing.T) {
 	c.start()
 	leader, lead := c.leads()
 	others := c.followers()
-	if err := leader.node.Remove(bounded(t, 10*time.Second), leader.name); err != nil {
+	if err := leader.node.Remove(bounded(t, 10*time.Second), lead.Term, leader.name); err != nil {
 		t.Fatal(err)
 	}
 	<-lead.Ctx.Done()
