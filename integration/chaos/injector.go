@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +33,7 @@ type injector struct {
 	down       map[*lab.Host]bool // no daemon is expected there
 	debts      [][]string         // what operators asked for and must take back
 	complaints []string
+	warnings   []string
 	done       []doneFault
 	lastHolder *lab.Host
 	lastLeader *lab.Host
@@ -213,9 +217,11 @@ func (in *injector) expect(h *lab.Host, down bool) {
 	in.down[h] = down
 }
 
-// ended gives the daemons that ended although nothing ended them.
-func (in *injector) ended() []string {
-	var names []string
+// supervise starts daemons again that ended by themselves, as whatever
+// supervises a daemon does. One that says what is wrong and exits with 1 may do
+// so: its guard did not start in time, or its disk failed. One that crashed may not.
+func (in *injector) supervise() error {
+	var problems []error
 	for _, h := range in.nodes {
 		daemon := in.rig.Failoverd.Daemon(h)
 		select {
@@ -225,12 +231,45 @@ func (in *injector) ended() []string {
 		}
 		in.mu.Lock()
 		// A daemon that a fault started meanwhile is another one.
-		if !in.down[h] && in.rig.Failoverd.Daemon(h) == daemon {
-			names = append(names, fmt.Sprintf("%s (%v)", h, daemon.Wait()))
-		}
+		gone := !in.down[h] && in.rig.Failoverd.Daemon(h) == daemon
 		in.mu.Unlock()
+		if !gone || !h.On() {
+			continue
+		}
+		var exit *exec.ExitError
+		if err := daemon.Wait(); errors.As(err, &exit) && exit.ExitCode() == 1 {
+			in.warn("the daemon of %s gave up: %s", h, in.lastWords(h))
+		} else {
+			in.complain("the daemon of %s ended by itself: %v: %s", h, cmp.Or(err, errors.New("exit status 0")), in.lastWords(h))
+		}
+		if err := in.rig.Failoverd.Start(h); err != nil && h.On() {
+			problems = append(problems, err)
+		}
 	}
-	return names
+	return errors.Join(problems...)
+}
+
+// lastWords are the last line that the host's daemon wrote.
+func (in *injector) lastWords(h *lab.Host) string {
+	raw, err := os.ReadFile(in.rig.Failoverd.LogFile(h))
+	if err != nil {
+		return err.Error()
+	}
+	text := strings.TrimSpace(string(raw))
+	return text[strings.LastIndexByte(text, '\n')+1:]
+}
+
+func (in *injector) warn(format string, args ...any) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.warnings = append(in.warnings, fmt.Sprintf(format, args...))
+}
+
+// warned gives what was not as it should be, but may be on a machine that stalls.
+func (in *injector) warned() []string {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return slices.Clone(in.warnings)
 }
 
 func (in *injector) complain(format string, args ...any) {

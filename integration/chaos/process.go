@@ -49,10 +49,10 @@ func terminate(_ context.Context, in *injector, h *lab.Host, _ fault) (func() er
 		select {
 		case <-daemon.Done():
 			if err := daemon.Wait(); err != nil {
-				in.complain("the daemon of %s was told to end and ended badly: %v", h, err)
+				in.warn("the daemon of %s was told to end and ended badly: %v", h, err)
 			}
 		case <-time.After(termLimit):
-			in.complain("the daemon of %s did not end within %v of SIGTERM", h, termLimit)
+			in.warn("the daemon of %s did not end within %v of SIGTERM", h, termLimit)
 			daemon.Kill()
 		}
 		return in.startAgain(h)()

@@ -39,6 +39,8 @@ type evidence struct {
 	Windows     int            `json:"windows"`
 	Porcupine   string         `json:"porcupine"`
 	Findings    []string       `json:"findings"`
+	Warnings    []string       `json:"warnings"`         // what may be on a machine that stalls
+	StallMS     float64        `json:"longest_stall_ms"` // of the machine itself: a host to which nothing happened was silent
 	Interrupted bool           `json:"interrupted,omitempty"`
 }
 
@@ -47,7 +49,8 @@ func (r *run) evidence(ctx context.Context) (evidence, error) {
 	now := r.rig.Lab.Now()
 	e := evidence{Seed: r.seed, Nodes: r.nodes, Profile: r.profile, Began: r.rig.Lab.Clock(r.begun).UTC(),
 		Minutes: (now - r.begun).Minutes(), ByKind: map[string]int{}, Operations: r.history.figures(),
-		Settles: r.settles, Windows: r.windows, Findings: r.findings, Porcupine: "linearizable"}
+		Settles: r.settles, Windows: r.windows, Findings: r.findings, Warnings: r.in.warned(),
+		StallMS: ms(r.rig.Noise(r.begun, now)), Porcupine: "linearizable"}
 	for _, d := range r.in.faults() {
 		switch {
 		case d.nothing:
@@ -101,6 +104,10 @@ func (e evidence) print(w io.Writer) {
 	average := e.Settles.Sum.Seconds() / float64(max(1, e.Settles.Count))
 	fmt.Fprintf(w, "service moved or restarted %d times; longest silence %.0f ms; whole again %d times, in %.1f s on the average, %.1f s at most\n",
 		e.Failovers, e.LongestMS, e.Settles.Count, average, e.Settles.Longest.Seconds())
+	fmt.Fprintf(w, "the machine itself stalled for up to %.0f ms; %d warnings\n", e.StallMS, len(e.Warnings))
+	for _, text := range e.Warnings[:min(10, len(e.Warnings))] {
+		fmt.Fprintf(w, "  %s\n", text)
+	}
 	fmt.Fprintf(w, "two holders: address %.0f ms, wire %.0f ms, data %.0f ms\n", e.AddressMS, e.WireMS, e.DataMS)
 	fmt.Fprintf(w, "porcupine, %d windows of a register and a set: %s\n", e.Windows, e.Porcupine)
 }

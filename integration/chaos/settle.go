@@ -19,12 +19,7 @@ func (r *run) settled(ctx context.Context) error {
 		return err
 	}
 	began := r.rig.Lab.Now()
-	limited, cancel := context.WithTimeout(ctx, r.settle)
-	defer cancel()
-	err := r.in.takeAllBack(limited)
-	if err == nil {
-		_, _, err = r.rig.Settled(limited)
-	}
+	err := r.whole(ctx)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -45,6 +40,48 @@ func (r *run) settled(ctx context.Context) error {
 	r.sayf("settled in %.1f s; %d faults, one in %.2f s; %d operations, epoch %d; two holders: none", took.Seconds(), n,
 		passed.Seconds()/float64(max(n, 1)), r.history.figures().Acknowledged, r.epoch())
 	return nil
+}
+
+// attempt is how long to wait for a whole cluster before daemons that have
+// ended are looked for.
+const attempt = 5 * time.Second
+
+// patience is how often the limit for being whole begins anew when the machine
+// itself stalled in it.
+const patience = 5
+
+// whole waits until the cluster is whole and serves. Time in which the machine
+// stalled longer than a lease can bear does not count.
+func (r *run) whole(ctx context.Context) error {
+	var err error
+	for range patience {
+		from := r.rig.Lab.Now()
+		limited, cancel := context.WithTimeout(ctx, r.settle)
+		err = r.wholeWithin(limited)
+		cancel()
+		stall := r.rig.Noise(from, r.rig.Lab.Now())
+		if err == nil || ctx.Err() != nil || stall < r.rig.Failoverd.Lease()/4 {
+			return err
+		}
+		r.in.warn("not whole within %v, in which the machine stalled for %v", r.settle, stall)
+	}
+	return err
+}
+
+func (r *run) wholeWithin(ctx context.Context) error {
+	err := r.in.takeAllBack(ctx)
+	for ctx.Err() == nil {
+		if err = r.in.supervise(); err != nil {
+			return err
+		}
+		limited, cancel := context.WithTimeout(ctx, attempt)
+		_, _, err = r.rig.Settled(limited)
+		cancel()
+		if err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // examine ends the window and checks it, by every view there is.

@@ -282,6 +282,10 @@ func (r *Rig) noise(at, d time.Duration) time.Duration {
 	return max(0, longest-r.control.ask.Every)
 }
 
+// Noise is the longest time in [from, to] that a host did not answer to which
+// nothing happened: so long did the machine itself stall.
+func (r *Rig) Noise(from, to time.Duration) time.Duration { return r.noise(from, to-from) }
+
 // Moved waits until another node than before answers a request sent after the
 // instant, and gives that answer.
 func (r *Rig) Moved(ctx context.Context, before *Host, since time.Duration) (answer Request, err error) {
