@@ -118,6 +118,8 @@ func FuzzDatagrams(f *testing.F) {
 	add(message{kind: kindAge, session: 2, nonce: 77, seq: 1, question: Ages, age: time.Second, standing: lease.StandingOpen, name: b})
 	add(message{kind: kindAge, session: 2, nonce: 77, seq: 1, question: Ages, age: -1, standing: lease.StandingOpen, name: b})
 	add(message{kind: kindAge, session: 2, nonce: 77, seq: 1, question: ConfirmClosed, standing: lease.StandingClosed, name: b})
+	add(message{kind: kindAge, session: 3, nonce: 77, seq: 1, question: Ages, age: time.Second, standing: lease.StandingOpen, name: b})
+	add(message{kind: kindAge, session: 2, nonce: 77, seq: 5, question: Ages, age: time.Second, standing: lease.StandingOpen, name: b})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		const ttl = 2 * time.Second
 		conn := newFuzzed()
