@@ -1,6 +1,7 @@
 package renew
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"testing"
@@ -141,6 +142,7 @@ func FuzzDatagrams(f *testing.F) {
 
 		oks := map[string]bool{}
 		ages, nos := 0, 0
+		var before []byte // the renewal that was granted last, if nothing came since
 		for len(data) >= 2 && ages+nos < maxNews {
 			n := int(binary.BigEndian.Uint16(data))
 			data = data[2:]
@@ -163,7 +165,14 @@ func FuzzDatagrams(f *testing.F) {
 			case m.kind == kindAge && known && m.session == 2 && m.nonce == 77 && m.seq == 1 && m.question == Ages && m.age >= 0 && Ages.fits(m.standing):
 				ages++
 			}
+			granted := conn.Stats().Granted
 			answers := conn.deliver(datagram)
+			switch now := conn.Stats().Granted; {
+			case now > granted && bytes.Equal(body, before):
+				t.Fatalf("a recorded renewal renews again: %x", body)
+			case now > granted:
+				before = body
+			}
 			if len(answers) > 1 || len(answers) == 1 && (answers[0].to != stranger || len(answers[0].b) > 2*len(datagram)) {
 				t.Fatalf("%d answers to %x: %+v", len(answers), body, answers)
 			}
