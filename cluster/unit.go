@@ -38,22 +38,23 @@ type unit struct {
 	host *unitHost
 	log  *slog.Logger
 
-	mu        sync.Mutex
-	phase     decide.Phase
-	epoch     uint64
-	gen       uint64
-	spec      state.Spec
-	since     time.Time
-	resources []Resource
-	states    map[string]ResourceStatus
-	failed    string
-	reported  uint64 // applied index from which the state shows the reported failure; 0: not reported
-	busy      bool
-	interrupt context.CancelFunc // ends the start or the watch under way
-	watched   chan struct{}      // closed when the watch has ended; nil: none
-	retry     time.Time          // not before this is tried again what could not be done
-	unproven  int                // stops in a row that could not be proven
-	wg        tasks
+	mu          sync.Mutex
+	phase       decide.Phase
+	epoch       uint64
+	gen         uint64
+	spec        state.Spec
+	since       time.Time
+	resources   []Resource
+	states      map[string]ResourceStatus
+	failed      string
+	reported    uint64 // applied index from which the state shows the reported failure; 0: not reported
+	busy        bool
+	interrupt   context.CancelFunc // ends the start or the watch under way
+	watched     chan struct{}      // closed when the watch has ended; nil: none
+	retry       time.Time          // not before this is tried again what could not be done
+	interrupted int                // starts in a row that were
+	unproven    int                // stops in a row that could not be proven
+	wg          tasks
 
 	unbuilt bool   // what kept describes may run here, and its resources could not be made yet
 	kept    []byte // the journal's note of it
@@ -93,7 +94,7 @@ func (u *unit) local(applied uint64, failedInState bool) decide.Local {
 	defer u.mu.Unlock()
 	if u.reported != 0 && applied >= u.reported && !failedInState {
 		// An operator has forgotten the failure: it may be tried again.
-		u.failed, u.reported = "", 0
+		u.failed, u.reported, u.interrupted = "", 0, 0
 	}
 	return decide.Local{Epoch: u.epoch, Phase: u.phase, Generation: u.gen, Failed: u.failed, Reported: u.reported != 0}
 }
@@ -169,6 +170,9 @@ func (u *unit) activate(epoch, gen uint64, spec state.Spec, origin Origin) {
 		err := u.start(ctx, spec, origin)
 		if err == nil {
 			failpoint.Here("unit.runs")
+			u.mu.Lock()
+			u.interrupted = 0
+			u.mu.Unlock()
 			u.log.Info("service runs", "epoch", epoch)
 			u.watch(ctx)
 			u.end(decide.PhaseRunning)
@@ -233,6 +237,16 @@ func (u *unit) startOne(ctx context.Context, r Resource, epoch uint64) error {
 // lease that they were given was over: that says nothing against the service.
 var ErrLapsed = errors.New("the lease ran out")
 
+// ErrInterrupted is what a Resource's Start fails with, wrapped, when something
+// of this node's own broke off under it, the guard above all: that says nothing
+// against the service.
+var ErrInterrupted = errors.New("interrupted")
+
+// maxInterrupted is how many starts in a row may be interrupted before that
+// counts as a failure: the service may be what kills the guard, or another node
+// the better place.
+const maxInterrupted = 3
+
 // arm gives the time that is left to every resource that the kernel bounds.
 func (u *unit) arm() error {
 	u.mu.Lock()
@@ -267,18 +281,24 @@ func (u *unit) stopAfterFailure(cause error, cut bool) {
 	u.mu.Lock()
 	u.setPhase(decide.PhaseStopping)
 	u.mu.Unlock()
+	failpoint.Here("unit.failed")
 	// Whoever finds the lease gone first says so, the guard or the gate: the
 	// service is not broken by that, though the lease may have been renewed since.
-	failpoint.Here("unit.failed")
 	late := errors.Is(cause, ErrLapsed)
 	lapsed := late || u.host.left() <= 0
 	err := u.stopAll()
 	u.mu.Lock()
-	if !cut && !lapsed {
+	again := late
+	switch {
+	case cut || lapsed:
+	case errors.Is(cause, ErrInterrupted) && u.interrupted < maxInterrupted:
+		u.interrupted++
+		again = true
+	default:
 		u.failed = cause.Error()
 	}
 	u.mu.Unlock()
-	if late {
+	if again {
 		u.delay(retryStart)
 	}
 	if err != nil {

@@ -111,14 +111,17 @@ func (a address) Start(ctx context.Context, epoch uint64) error {
 	return lapsed(a.VIP.Start(ctx, epoch))
 }
 
-// lapsed says in the node's own terms that a driver came too late for a lease:
-// otherwise it would count as a failure of the service, and keep it from this
-// node until an operator has looked.
+// lapsed says in the node's own terms that a driver came too late for a lease,
+// or lost its guard: otherwise it would count as a failure of the service, and
+// keep it from this node until an operator has looked.
 func lapsed(err error) error {
 	for _, late := range []error{guard.ErrNoLease, vip.ErrNotArmed, vip.ErrLapsed, gate.ErrLapsed} {
 		if errors.Is(err, late) {
 			return fmt.Errorf("%w: %w", cluster.ErrLapsed, err)
 		}
+	}
+	if errors.Is(err, guard.ErrGuardLost) {
+		return fmt.Errorf("%w: %w", cluster.ErrInterrupted, err)
 	}
 	return err
 }

@@ -46,3 +46,14 @@ func TestAnAddressWithoutALeaseSaysSo(t *testing.T) {
 		t.Errorf("arm: %v", err)
 	}
 }
+
+// A guard that is lost under a start interrupts it: no failure of the service.
+func TestALostGuardInterrupts(t *testing.T) {
+	err := lapsed(fmt.Errorf("start it: %w", guard.ErrGuardLost))
+	if !errors.Is(err, cluster.ErrInterrupted) || !errors.Is(err, guard.ErrGuardLost) {
+		t.Errorf("it became %v", err)
+	}
+	if err := lapsed(guard.ErrRefused); errors.Is(err, cluster.ErrInterrupted) {
+		t.Errorf("a refusal became %v", err)
+	}
+}
