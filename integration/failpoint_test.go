@@ -122,7 +122,7 @@ func each(t *testing.T, s *storm, p passage, check func(what string)) {
 }
 
 func withService(ctx context.Context, t *testing.T, bin string) {
-	o := lab.RigOptions{Profile: "fast", Log: t.Logf, Bin: bin, Keep: os.Getenv("KEEP") != ""}
+	o := lab.RigOptions{Profile: "fast", Every: 20 * time.Millisecond, Log: t.Logf, Bin: bin, Keep: os.Getenv("KEEP") != ""}
 	r, err := lab.NewRig(ctx, o)
 	must(t, err)
 	t.Cleanup(func() {
@@ -206,7 +206,7 @@ type watchful struct {
 }
 
 // recovery is how long a cluster may take to be whole again.
-const recovery = 40 * time.Second
+const recovery = 90 * time.Second
 
 // look checks what every storm must leave: a whole cluster that has lost
 // nothing, one holder, nothing on those that do not hold, and never two.
@@ -259,10 +259,30 @@ func (w *watchful) settled(ctx context.Context, what string) (*lab.Host, lab.Sta
 				}
 			}
 		}
+		if st := w.barred(ctx); st != "" && w.s.ctl("cleanup", lab.Service) == nil {
+			w.t.Errorf("after %s the service needs an operator: %s", what, st)
+		}
 		if lab.Wait(ctx, 50*time.Millisecond) != nil {
 			w.t.Fatalf("after %s: %v", what, err)
 		}
 	}
+}
+
+// barred says why every node is barred from the service; empty when one is not.
+func (w *watchful) barred(ctx context.Context) (why string) {
+	st, err := w.s.f.Status(ctx)
+	if err != nil {
+		return ""
+	}
+	for _, v := range st.Services {
+		for _, c := range v.Candidates {
+			if !strings.Contains(c.Why, "failed to run it") {
+				return ""
+			}
+			why += c.Node + " " + c.Why + "; "
+		}
+	}
+	return why
 }
 
 // leftOn complains of what a host has and should not, or has not and should.
