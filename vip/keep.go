@@ -133,11 +133,11 @@ func (v *VIP) putBack(k *keeper) {
 	event, text := EventRestored, fmt.Sprintf("%s was removed from %s by something else; put back and announced", v.addr, v.o.Interface)
 	switch {
 	case k.lapsed:
-		text = fmt.Sprintf("%s is back on %s: its lease was resumed", v.addr, v.o.Interface)
+		event, text = EventResumed, fmt.Sprintf("%s is back on %s: its lease was resumed", v.addr, v.o.Interface)
 	case k.linkBack:
 		event, text = EventLinkUp, fmt.Sprintf("interface %s is back; %s put back and announced", v.o.Interface, v.addr)
 	case k.late:
-		text = fmt.Sprintf("%s was removed from %s by the kernel: its lifetime was renewed too late; put back and announced", v.addr, v.o.Interface)
+		event, text = EventResumed, fmt.Sprintf("%s was removed from %s by the kernel: its lifetime was renewed too late; put back and announced", v.addr, v.o.Interface)
 	default:
 		k.restored++
 		if time.Since(k.reported) < reportGap {

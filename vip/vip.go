@@ -46,6 +46,7 @@ const (
 // The events that a VIP reports.
 const (
 	EventRestored  = "address-restored"    // something else had removed it
+	EventResumed   = "address-resumed"     // it is back after the kernel had removed it
 	EventLapsed    = "address-lapsed"      // the kernel removed it at the end of its lifetime
 	EventConflict  = "address-conflict"    // another host uses it
 	EventLinkUp    = "link-up"             // the interface has its carrier back; announced again

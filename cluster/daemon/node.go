@@ -244,7 +244,7 @@ func (d *daemon) alarms() []string {
 func (d *daemon) vipEvent(event, text string) {
 	level, subject := slog.LevelWarn, "address "+text
 	switch event {
-	case vip.EventLinkUp, vip.EventRestored:
+	case vip.EventLinkUp, vip.EventResumed:
 		level, subject = slog.LevelInfo, ""
 	}
 	d.log.Log(context.Background(), level, "address", "event", event, "text", text)
