@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,8 +29,24 @@ func copyData(t *testing.T, from, to *lab.Host, name string) string {
 	t.Helper()
 	target := filepath.Join(to.Dir(), name)
 	must(t, os.RemoveAll(target))
-	must(t, os.CopyFS(target, os.DirFS(filepath.Join(from.Dir(), "data"))))
-	must(t, os.Chmod(target, 0o700))
+	source := filepath.Join(from.Dir(), "data")
+	must(t, filepath.WalkDir(source, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(target, strings.TrimPrefix(path, source))
+		switch {
+		case e.IsDir():
+			return os.MkdirAll(to, 0o700)
+		case !e.Type().IsRegular():
+			return nil // the guard's socket
+		}
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(to, raw, 0o600)
+	}))
 	return target
 }
 
@@ -71,10 +88,9 @@ func TestStaleCopyOfTheDataIsRefused(t *testing.T) {
 	halt(ctx, t, f, h)
 	old := copyData(t, h, h, "backup")
 	must(t, f.Start(h))
-	_, _, err = r.Settled(ctx)
+	now, _, err := r.Settled(ctx)
 	must(t, err)
-	moveTo(ctx, t, r, h)
-	moveTo(ctx, t, r, other(r, h))
+	moveTo(ctx, t, r, other(r, now))
 	halt(ctx, t, f, h)
 	data := filepath.Join(h.Dir(), "data")
 	must(t, os.RemoveAll(data))
@@ -97,7 +113,12 @@ func TestStaleCopyOfTheDataIsRefused(t *testing.T) {
 	must(t, os.RemoveAll(data))
 	must(t, f.Start(h))
 	advised(ctx, t, f, waits(ctx, t, f, h, "has no data", "failoverctl members replace"), "members replace")
-	moveTo(ctx, t, r, h)
+	if m := members(ctx, t, f)[h.Name()]; m.Vote != "voter" {
+		t.Errorf("after the replacement: %+v", m)
+	}
+	if _, _, err := r.Settled(ctx); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestStaleCopyMakesNoMajority is what a stale copy could do worst: the node
@@ -115,7 +136,7 @@ func TestStaleCopyMakesNoMajority(t *testing.T) {
 	halt(ctx, t, f, copied)
 	old := copyData(t, copied, copied, "backup")
 	must(t, f.Start(copied))
-	_, _, err = r.Settled(ctx)
+	_, _, err = f.Settled(ctx, "")
 	must(t, err)
 	halt(ctx, t, f, lags)
 	const mark = "committed without the one that lags"
@@ -149,7 +170,7 @@ func TestStaleCopyMakesNoMajority(t *testing.T) {
 // time and says why, and the first one goes on as if nothing were.
 func TestSecondNodeOfOneName(t *testing.T) {
 	ctx := limited(t, time.Minute)
-	r := newRig(ctx, t, lab.RigOptions{})
+	r := newRig(ctx, t, lab.RigOptions{Profile: "default"})
 	f := r.Failoverd
 	holder, before, err := r.Settled(ctx)
 	must(t, err)
@@ -186,29 +207,32 @@ func TestSecondNodeOfOneName(t *testing.T) {
 	}
 }
 
-// TestTwoDaemonsOnOneHost: one node's directory, and a copy of it, cannot be in
+// TestTwoDaemonsOnOneHost: one node's directory, or a copy of it, cannot be in
 // use twice on one host.
 func TestTwoDaemonsOnOneHost(t *testing.T) {
 	ctx := limited(t, time.Minute)
-	r := newRig(ctx, t, lab.RigOptions{})
+	r := newRig(ctx, t, lab.RigOptions{Profile: "default"})
 	f := r.Failoverd
 	h, before, err := r.Settled(ctx)
 	must(t, err)
 	path := copyData(t, h, h, "copy")
 	second := filepath.Join(h.Dir(), "second.hcl")
 	text := read(f.ConfigFile(h))
-	must(t, os.WriteFile(second, []byte(strings.Replace(text, `/run/failoverd.sock"`, `/run/second.sock"`, 1)), 0o600))
-	if o := on(ctx, t, h, lab.Daemon, "--config", second); o.code == 0 {
-		t.Errorf("a second daemon on one directory: %s", o)
-	} else {
-		says(t, o.errors, "in use")
+	must(t, os.WriteFile(second, []byte(strings.Replace(text, "/run/failoverd.sock", "/run/second.sock", 1)), 0o600))
+	attempt := func(what string, words ...string) {
+		t.Helper()
+		o := on(ctx, t, h, lab.Daemon, "--config", second)
+		if o.code == 0 {
+			t.Errorf("%s runs beside the first: %s", what, o)
+		}
+		says(t, o.errors, words...)
 	}
+	attempt("the same file", "another program has it")
+	own := fmt.Sprintf("%q", h.Address())
+	must(t, os.WriteFile(second, []byte(strings.ReplaceAll(read(second), own, fmt.Sprintf("%q", h.Address().String()+":7500"))), 0o600))
+	attempt("other ports", "is in use", "held by process")
 	edit(t, second, filepath.Join(h.Dir(), "data"), path)
-	if o := on(ctx, t, h, lab.Daemon, "--config", second); o.code == 0 {
-		t.Errorf("a second daemon on a copy: %s", o)
-	} else {
-		says(t, o.errors, "another daemon of a node")
-	}
+	attempt("other ports and a copy", "data of node", h.Address().String()+":7400")
 	holds(ctx, t, r, h)
 	after, err := f.Status(ctx)
 	must(t, err)
