@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -22,6 +23,7 @@ const together = 2
 // injector makes faults come true and end.
 type injector struct {
 	rig             *lab.Rig
+	disks           *disks
 	nodes           []*lab.Host
 	inside, outside *lab.Host // where clients ask from; inside goes with whoever is cut off
 	slots           chan struct{}
@@ -32,6 +34,7 @@ type injector struct {
 	used       map[*lab.Host]part
 	down       map[*lab.Host]bool // no daemon is expected there
 	debts      [][]string         // what operators asked for and must take back
+	crashes    map[*lab.Host]int  // noted in its log so far
 	complaints []string
 	warnings   []string
 	done       []doneFault
@@ -50,10 +53,10 @@ type doneFault struct {
 	problems error
 }
 
-func newInjector(rig *lab.Rig, inside, outside *lab.Host) *injector {
+func newInjector(rig *lab.Rig, d *disks, inside, outside *lab.Host) *injector {
 	nodes := rig.Failoverd.Hosts()
-	return &injector{rig: rig, nodes: nodes, inside: inside, outside: outside, slots: make(chan struct{}, together),
-		endNow: make(chan struct{}), used: map[*lab.Host]part{}, down: map[*lab.Host]bool{}, lastHolder: nodes[0], lastLeader: nodes[0]}
+	return &injector{rig: rig, disks: d, nodes: nodes, inside: inside, outside: outside, slots: make(chan struct{}, together),
+		endNow: make(chan struct{}), crashes: map[*lab.Host]int{}, used: map[*lab.Host]part{}, down: map[*lab.Host]bool{}, lastHolder: nodes[0], lastLeader: nodes[0]}
 }
 
 // start waits until there is room for so many more faults, begins them and
@@ -218,8 +221,8 @@ func (in *injector) expect(h *lab.Host, down bool) {
 }
 
 // supervise starts daemons again that ended by themselves, as whatever
-// supervises a daemon does. One that says what is wrong and exits with 1 may do
-// so: its guard did not start in time, or its disk failed. One that crashed may not.
+// supervises a daemon does. One that says what is wrong and exits may do so: its
+// guard did not start in time, or its disk failed. One that crashed may not.
 func (in *injector) supervise() error {
 	var problems []error
 	for _, h := range in.nodes {
@@ -232,13 +235,15 @@ func (in *injector) supervise() error {
 		in.mu.Lock()
 		// A daemon that a fault started meanwhile is another one.
 		gone := !in.down[h] && in.rig.Failoverd.Daemon(h) == daemon
+		unwell := in.used[h]&partDisk != 0 // it is meant to end
 		in.mu.Unlock()
-		if !gone || !h.On() {
+		if !gone || !h.On() || in.busy(h) {
 			continue
 		}
-		var exit *exec.ExitError
-		if err := daemon.Wait(); errors.As(err, &exit) && exit.ExitCode() == 1 {
-			in.warn("the daemon of %s gave up: %s", h, in.lastWords(h))
+		if err := daemon.Wait(); !in.crashed(h, err) {
+			if !unwell {
+				in.warn("the daemon of %s gave up: %s", h, in.lastWords(h))
+			}
 		} else {
 			in.complain("the daemon of %s ended by itself: %v: %s", h, cmp.Or(err, errors.New("exit status 0")), in.lastWords(h))
 		}
@@ -247,6 +252,30 @@ func (in *injector) supervise() error {
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// crashed reports whether the host's daemon ended by a signal or a panic, which
+// the Go runtime has written down.
+func (in *injector) crashed(h *lab.Host, ended error) bool {
+	var exit *exec.ExitError
+	if !errors.As(ended, &exit) || exit.ExitCode() < 0 {
+		return true // without an order it has no reason to end well, either
+	}
+	raw, err := os.ReadFile(in.rig.Failoverd.LogFile(h))
+	if err != nil {
+		return true
+	}
+	n := 0
+	for line := range bytes.Lines(raw) {
+		if bytes.HasPrefix(line, []byte("panic:")) || bytes.HasPrefix(line, []byte("fatal error:")) {
+			n++
+		}
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	before := in.crashes[h]
+	in.crashes[h] = n
+	return n > before
 }
 
 // lastWords are the last line that the host's daemon wrote.

@@ -35,7 +35,7 @@ const (
 
 // kinds are all kinds of fault, in the order in which a seed counts them.
 var kinds = []*kind{
-	{name: "power", what: "the host is switched off, and on again", weight: 10, needs: partAll, begin: power},
+	{name: "power", what: "the power is cut, and with it what was not synced; on again later", weight: 10, needs: partAll, begin: power},
 	{name: "link", what: "the carrier is lost", weight: 7, needs: partLink, begin: unplug},
 	{name: "cut", what: "cut off from all hosts, together with half of the clients", weight: 10, begin: cutOff},
 	{name: "apart", what: "cut off from the cluster, while clients see both sides", weight: 7, begin: apart},
@@ -55,7 +55,7 @@ var kinds = []*kind{
 	{name: "stop", what: "SIGSTOP of the daemon", weight: 9, needs: partDaemon, begin: stop(lab.Daemon)},
 	{name: "stop-both", what: "SIGSTOP of daemon and guard", weight: 7, needs: partDaemon, begin: stop(lab.Daemon, lab.Guard)},
 	{name: "stop-guard", what: "SIGSTOP of the guard", weight: 4, needs: partDaemon, begin: stop(lab.Guard)},
-	{name: "freeze", what: "the whole host is frozen", weight: 8, needs: partDaemon, begin: freeze},
+	{name: "freeze", what: "the whole host is frozen", weight: 8, needs: partDaemon | partCPU, begin: freeze},
 	{name: "guard", what: "SIGKILL of the guard", weight: 4, instant: true, needs: partBox, begin: killGuard},
 	{name: "flush", what: "nft flush ruleset", weight: 4, instant: true, needs: partBox, begin: flush},
 	{name: "address", what: "the address is removed by hand", weight: 4, instant: true, needs: partBox, begin: removeAddress},
@@ -65,6 +65,11 @@ var kinds = []*kind{
 	{name: "switchover", what: "failoverctl switchover, to the target unless it holds", weight: 9, instant: true, operator: true, begin: switchover},
 	{name: "pause", what: "the cluster is paused, and resumed", weight: 3, everybody: true, operator: true, begin: pause},
 	{name: "standby", what: "failoverctl node standby, and unstandby", weight: 4, operator: true, begin: standby},
+	{name: "disk-hang", what: "whatever writes to the disk waits", weight: 5, needs: partDisk, begin: diskHangs},
+	{name: "disk-slow", what: "each write and sync takes up to so many ms longer", weight: 4, low: 5, high: 300, needs: partDisk, begin: diskSlow},
+	{name: "disk-full", what: "the disk is full", weight: 3, needs: partDisk, begin: diskFull},
+	{name: "disk-fails", what: "every sync fails", weight: 4, needs: partDisk, begin: diskFails},
+	{name: "disk-read", what: "the disk can only be read", weight: 2, needs: partDisk, begin: diskReadOnly},
 }
 
 // kindOf gives the kind of that name, or nil.

@@ -117,18 +117,5 @@ func noPort(port uint16) func(context.Context, *injector, *lab.Host, fault) (fun
 	}
 }
 
-// power switches off; what runs from the boot on is started with the power.
-func power(_ context.Context, in *injector, h *lab.Host, _ fault) (func() error, error) {
-	in.expect(h, true)
-	if err := h.PowerOff(); err != nil {
-		return nil, err
-	}
-	return func() error {
-		err := in.rig.PowerOn(h)
-		in.expect(h, false)
-		return err
-	}, nil
-}
-
 // errNothingThere says that a fault found nothing to break.
 var errNothingThere = errors.New("nothing there")

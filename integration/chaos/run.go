@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/failoverd/failoverd/integration/disk"
 	"github.com/failoverd/failoverd/integration/lab"
 )
 
@@ -34,6 +35,7 @@ type run struct {
 	options
 	rig      *lab.Rig
 	in       *injector
+	disks    *disks
 	crowd    *crowd
 	history  *history
 	trace    []traced
@@ -65,14 +67,14 @@ var errViolated = errors.New("violated")
 
 // newRun makes the lab and starts daemons and clients. Close it.
 func newRun(ctx context.Context, o options) (_ *run, err error) {
-	r := &run{options: o, history: newHistory()}
+	r := &run{options: o, history: newHistory(), disks: &disks{of: map[*lab.Host]*disk.Disk{}}}
 	names := strings.Split("abcdefg", "")[:o.nodes]
 	setup, cancel := context.WithTimeout(ctx, setupLimit)
 	defer cancel()
 	r.rig, err = lab.NewRig(setup, lab.RigOptions{Profile: o.profile, Hosts: names, Every: 10 * time.Millisecond, Bin: o.bin,
-		Log: func(format string, args ...any) { r.sayf(format, args...) }})
+		Boot: r.disks.boot, Log: func(format string, args ...any) { r.sayf(format, args...) }})
 	if err != nil {
-		return nil, err
+		return nil, err // the disks went with the hosts
 	}
 	defer func() {
 		if err != nil {
@@ -84,7 +86,7 @@ func newRun(ctx context.Context, o options) (_ *run, err error) {
 		return nil, err
 	}
 	outside := r.rig.Lab.Host("client")
-	r.in = newInjector(r.rig, inside, outside)
+	r.in = newInjector(r.rig, r.disks, inside, outside)
 	r.crowd = newCrowd(r.rig.Lab, r.history, r.rig.Failoverd.Lease()*2/3, 3, inside, outside)
 	r.begun = r.rig.Lab.Now()
 	r.next = r.source()
@@ -113,7 +115,7 @@ func (r *run) close() error {
 	if r.crowd != nil {
 		err = r.crowd.stop()
 	}
-	return errors.Join(err, r.rig.Close())
+	return errors.Join(err, r.disks.close(), r.rig.Close())
 }
 
 func (r *run) sayf(format string, args ...any) {

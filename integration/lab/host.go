@@ -31,6 +31,7 @@ type Host struct {
 
 	mu      sync.Mutex
 	on      bool
+	frozen  bool
 	init    *exec.Cmd
 	pipe    io.Closer
 	ns      *namespaces
@@ -295,6 +296,9 @@ func (h *Host) Start(cmd *exec.Cmd) (*Running, error) {
 	defer h.mu.Unlock()
 	if !h.on {
 		return nil, fmt.Errorf("start %s: %s is off", cmd.Path, h.name)
+	}
+	if h.frozen {
+		return nil, fmt.Errorf("start %s: %s is frozen", cmd.Path, h.name)
 	}
 	if cmd.Dir == "" {
 		cmd.Dir = "/"

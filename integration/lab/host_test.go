@@ -283,7 +283,14 @@ func TestStopFreezesAndContContinues(t *testing.T) {
 	waitStatus("SR")
 	if a.CanFreeze() {
 		must(t, a.Freeze())
+		// The kernel would not let go of the thread that starts it.
+		if _, err := a.Start(exec.Command("/bin/true")); err == nil {
+			t.Error("something was started on a frozen host")
+		}
 		must(t, a.Thaw())
+		if _, err := a.Run(t.Context(), "/bin/true"); err != nil {
+			t.Error(err)
+		}
 	}
 	sleep.Kill()
 }

@@ -132,10 +132,23 @@ func (h *Host) CanFreeze() bool { return h.lab.cgroups != "" }
 
 // Freeze stops every process of the host by its control groups, as a
 // hypervisor that pauses a machine would, but for the kernel; Thaw undoes it.
-func (h *Host) Freeze() error { return h.freeze(true) }
+// Nothing can be started there meanwhile: Start would wait inside the kernel,
+// and this whole program with it.
+func (h *Host) Freeze() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.frozen = true
+	return h.freeze(true)
+}
 
 // Thaw lets a frozen host go on.
-func (h *Host) Thaw() error { return h.freeze(false) }
+func (h *Host) Thaw() error {
+	err := h.freeze(false)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.frozen = err != nil
+	return err
+}
 
 func (h *Host) freeze(on bool) error {
 	if !h.CanFreeze() {

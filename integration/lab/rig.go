@@ -47,6 +47,9 @@ type RigOptions struct {
 	Keep  bool   // leaves the logs behind
 	Bin   string // of the product's programs; default: bin beside go.mod
 	Extra string // further lines for every node's file
+	// Boot, when set, is called after each boot of a cluster's host, before
+	// anything is started there.
+	Boot func(*Host) error
 }
 
 // NewRig makes the rig and waits until the service runs and a client is
@@ -151,6 +154,11 @@ func (r *Rig) services() string {
 
 // startHost starts what runs on a host from its boot on.
 func (r *Rig) startHost(h *Host) error {
+	if r.options.Boot != nil {
+		if err := r.options.Boot(h); err != nil {
+			return fmt.Errorf("boot %s: %w", h, err)
+		}
+	}
 	if r.options.Alone {
 		if err := r.startResponder(h); err != nil {
 			return err
