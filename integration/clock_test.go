@@ -20,7 +20,7 @@ func programs(t *testing.T) string {
 	return filepath.Dir(programPath(t, lab.Daemon))
 }
 
-// wrapped gives a directory of programs in which the daemon is a script that
+// wrapped makes the programs under test those of a directory in which the daemon is a script that
 // executes the given one, after the line that set laid down for its host, as a
 // service manager would. The line may set $with, a command that the daemon is
 // run by.
@@ -35,6 +35,7 @@ func wrapped(t *testing.T, daemon string) (bin string, set func(host, line strin
 	script := fmt.Sprintf("#!/bin/sh\nwith=\nlines=%q/$(uname -n)\n[ -r \"$lines\" ] && . \"$lines\"\nexec $with %q \"$@\"\n", lines, daemon)
 	must(t, os.WriteFile(filepath.Join(bin, lab.Daemon), []byte(script), 0o755))
 	// The daemon looks for its guard beside itself.
+	t.Setenv(programsVariable, bin)
 	beside := filepath.Join(filepath.Dir(daemon), lab.Guard)
 	if _, err := os.Stat(beside); err != nil {
 		must(t, os.Symlink(filepath.Join(real, lab.Guard), beside))
@@ -187,6 +188,8 @@ func jumping(ctx context.Context, t *testing.T) (bin string, jump func(by time.D
 // wallOf reads a daemon's wall clock: the newest time in its log.
 func wallOf(ctx context.Context, t *testing.T, r *lab.Rig, h *lab.Host) time.Time {
 	t.Helper()
+	_, _, err := r.Settled(ctx) // one restart at a time
+	must(t, err)
 	before := len(read(r.Failoverd.LogFile(h)))
 	// A restart by word makes the daemon say something, as the very first thing.
 	ctl(ctx, t, r.Failoverd, h, "node", "restart", h.Name(), "--reason", "to look at its clock").mustSay(t, 0)
