@@ -118,10 +118,8 @@ type leaseScope struct {
 type gapKind uint8
 
 const (
-	gapNone  gapKind = iota // nothing: they are one
-	gapTerm                 // anything, but in the term of the check
-	gapAlone                // the same, but the leader appends nothing else meanwhile
-	gapAny                  // anything, a lost and regained leadership included
+	gapNone gapKind = iota // nothing: they are one
+	gapTerm                // anything, but in the term of the check
 )
 
 type leaseModel struct {
@@ -168,7 +166,7 @@ func (m *leaseModel) check(s *leaseState) string {
 	case s.bad&badNotReady != 0 && m.f.strict():
 		return "I7: a voter that is not ready counted"
 	case s.bad&badOldTerm != 0:
-		return "R11: an end was appended on what was heard in an older term"
+		return "R11: an end is appended on what was heard in an older term"
 	}
 	return ""
 }
@@ -342,7 +340,7 @@ func (m *leaseModel) apply(v *voter) {
 // follow makes a node give up what it knew as a leader.
 func (m *leaseModel) follow(v *voter) {
 	v.lead, v.own, v.quiet = 0, 0, 0
-	if m.gap != gapAny {
+	if !m.f["change-of-older-term"] {
 		v.chk = 0
 	}
 	if !m.f["end-of-older-term"] {
