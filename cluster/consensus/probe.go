@@ -25,7 +25,9 @@ func (n *Node) probe() {
 	}()
 	tick := time.NewTicker(n.options.DiskLimit)
 	defer tick.Stop()
-	told := false
+	n.watch.mu.Lock()
+	n.watch.tell = n.tellRoom
+	n.watch.mu.Unlock()
 	for {
 		select {
 		case <-tick.C:
@@ -34,7 +36,6 @@ func (n *Node) probe() {
 		case <-n.halt:
 			return
 		}
-		n.tellRoom(&told)
 		if _, leads := n.Leading(); !leads {
 			continue
 		}

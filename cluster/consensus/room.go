@@ -2,7 +2,6 @@ package consensus
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"time"
 
@@ -51,13 +50,21 @@ func (w *watch) patiently(stop <-chan struct{}, call func() error) error {
 // waiting notes that an access waits for room; the returned function notes its end.
 func (w *watch) waiting(why error) (end func()) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.roomless++
 	w.why = why
+	first, tell := w.roomless == 1, w.tell
+	w.mu.Unlock()
+	if first && tell != nil {
+		tell(why)
+	}
 	return func() {
 		w.mu.Lock()
-		defer w.mu.Unlock()
 		w.roomless--
+		last := w.roomless == 0
+		w.mu.Unlock()
+		if last && tell != nil {
+			tell(nil)
+		}
 	}
 }
 
@@ -72,14 +79,12 @@ func (w *watch) room() error {
 }
 
 // tellRoom logs when the disk has no room any more, and when it has some again.
-func (n *Node) tellRoom(told *bool) {
-	why := n.watch.room()
-	switch {
-	case why != nil && !*told:
-		n.log.Error("the disk takes no writes; this node leads nothing and stores nothing until it does: free some space, or mount it for writing",
-			"directory", n.options.Directory.Path(), "error", fmt.Sprint(why))
-	case why == nil && *told:
-		n.log.Info("the disk takes writes again", "directory", n.options.Directory.Path())
+func (n *Node) tellRoom(why error) {
+	dir := n.options.Directory.Path()
+	if why == nil {
+		n.log.Info("the disk takes writes again", "directory", dir)
+		return
 	}
-	*told = why != nil
+	n.log.Error("the disk takes no writes; this node leads nothing and stores nothing until it does: free some space, or mount it for writing",
+		"directory", dir, "error", why)
 }

@@ -17,6 +17,9 @@ type watch struct {
 
 	roomless int   // accesses that wait for room
 	why      error // what refused the last one
+	// tell, when set, hears of the first access that waits, with the reason, and
+	// with nil when no more does.
+	tell func(why error)
 
 	// changed has something in it when an access has just passed the limit or
 	// when one that had passed it returned.
