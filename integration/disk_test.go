@@ -73,6 +73,14 @@ func rounds(ci, long int) int {
 	return ci
 }
 
+// long skips what takes too long for every run.
+func long(t *testing.T) {
+	t.Helper()
+	if os.Getenv(longVariable) == "" {
+		t.Skipf("it takes minutes: set %s=1", longVariable)
+	}
+}
+
 // replaced waits until the other hosts' daemons know another leader than before.
 func replaced(ctx context.Context, t *testing.T, r *lab.Rig, before *lab.Host) {
 	t.Helper()
@@ -193,6 +201,7 @@ func TestHungDisk(t *testing.T) {
 	// A holder that is to give up and cannot write that down stops, and lets its
 	// lease run out; nobody begins before that.
 	t.Run("of the holder during a switchover", func(t *testing.T) {
+		long(t)
 		apart(ctx, t, r)
 		holder, _, err := r.Settled(ctx)
 		must(t, err)
@@ -304,6 +313,7 @@ func TestFailingDisk(t *testing.T) {
 // moves go on, and takes from their disks whatever nobody has synced: nobody
 // votes twice, forgets what it holds, or comes back with damaged data.
 func TestPowerCutLosesWhatIsNotSynced(t *testing.T) {
+	long(t)
 	ctx := limited(t, 9*time.Minute)
 	r := newRig(ctx, t, lab.RigOptions{})
 	all := disks(ctx, t, r, true)
@@ -312,7 +322,7 @@ func TestPowerCutLosesWhatIsNotSynced(t *testing.T) {
 	must(t, err)
 	_, epoch, _ := serviceOf(s, lab.Service)
 	lost := 0
-	for round := range rounds(3, 40) {
+	for round := range 40 {
 		holder, s, err := r.Settled(ctx)
 		must(t, err)
 		_, now, _ := serviceOf(s, lab.Service)
