@@ -18,7 +18,7 @@ import (
 
 // What profile default is agreed to bear without a move (docs/OPERATING.md).
 const (
-	agreedLoops = 4  // busy loops of the daemon's own priority for each core
+	agreedLoops = 1  // busy loops of the daemon's own priority for each core
 	agreedQuota = 25 // percent of one core, where a quota limits daemon, guard and service together
 )
 
