@@ -145,12 +145,15 @@ func (d *daemon) send(to *node) {
 	}
 	list := r.log[prev:min(prev+atOnce, r.last())]
 	list = slices.Clip(list)
-	term, committed := r.term, c.committed
+	term, committed, kept := r.term, c.committed, r.kept
 	if len(list) > 0 {
 		p.next = prev + uint64(len(list)) + 1
 	}
 	d.w.datagram(d.n, to, ofLog, func(other *daemon) {
 		ok, theirs, at := other.append(d.n.name, term, prev, prevTerm, list, committed)
+		if theirs != 0 && ok {
+			other.install(kept)
+		}
 		if theirs == 0 {
 			return // it cannot answer now
 		}
@@ -203,6 +206,15 @@ func (d *daemon) append(leader string, term, prev, prevTerm uint64, list []entry
 		d.commitTo(c)
 	}
 	return true, term, at
+}
+
+// install takes the leader's snapshot now and then when it is far ahead of what
+// is applied here, as a leader sends it whose log no longer goes back that far.
+func (d *daemon) install(kept *state.State) {
+	c := &d.raft
+	if kept != nil && kept.Index > c.applied+8 && kept.Index <= c.committed && d.w.chance(4) {
+		d.restore(kept)
+	}
 }
 
 // appended takes a follower's answer.

@@ -24,7 +24,7 @@ func Everything() []string {
 		"snapshot kept", "snapshot loaded", "snapshot installed", "late snapshot refused",
 		"voter added", "voter removed", "hand-over", "hand-over told", "adopted", "goodbye",
 		"paused", "resumed", "standby", "forced", "session expired", "session fenced", "session vouched", "epoch released",
-		"deaf leader", "fence begun", "machine fenced", "lied to", "lie alone",
+		"deaf leader", "fence begun", "machine fenced", "lied to",
 		"end whole", "end bury", "end maim",
 	}
 	for _, d := range devices {
