@@ -16,7 +16,7 @@ import (
 func patient() bool { return os.Getenv("FAILOVERD_LONG") != "" }
 
 var (
-	enduranceTime = flag.Duration("endurance", 0, "how long TestEndurance lasts; default 20s, with FAILOVERD_LONG 10m")
+	enduranceTime = flag.Duration("endurance", 0, "how long TestEndurance lasts; default 15s, with FAILOVERD_LONG 10m")
 	enduranceLoss = flag.Int("endurance.loss", 20, "percent of the frames between the nodes that TestEndurance loses, each way")
 	enduranceBusy = flag.Int("endurance.busy", runtime.NumCPU(), "busy loops beside the nodes in TestEndurance")
 )
@@ -31,7 +31,7 @@ func TestEndurance(t *testing.T) {
 	case patient():
 		d = 10 * time.Minute
 	default:
-		d = 20 * time.Second
+		d = 15 * time.Second
 	}
 	ctx := limited(t, d+2*time.Minute)
 	r := newRig(ctx, t, lab.RigOptions{Profile: "default", Every: 10 * time.Millisecond})
