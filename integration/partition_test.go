@@ -239,7 +239,7 @@ func TestHeavyLoss(t *testing.T) {
 	before, _, err := r.Settled(ctx)
 	must(t, err)
 	must(t, r.Lab.Lose(40, r.Failoverd.Hosts()...))
-	must(t, lab.Wait(ctx, 8*time.Second))
+	must(t, lab.Wait(ctx, 5*time.Second))
 	must(t, r.Lab.Heal())
 	healed := r.Lab.Now()
 	after, _, err := r.Settled(ctx)
