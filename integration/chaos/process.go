@@ -48,7 +48,8 @@ func terminate(_ context.Context, in *injector, h *lab.Host, _ fault) (func() er
 	return func() error {
 		select {
 		case <-daemon.Done():
-			if err := daemon.Wait(); err != nil {
+			// One that has only just been started knows no signal yet.
+			if err := daemon.Wait(); err != nil && !endedBy(err, syscall.SIGTERM) {
 				in.warn("the daemon of %s was told to end and ended badly: %v", h, err)
 			}
 		case <-time.After(termLimit):
@@ -57,6 +58,16 @@ func terminate(_ context.Context, in *injector, h *lab.Host, _ fault) (func() er
 		}
 		return in.startAgain(h)()
 	}, nil
+}
+
+// endedBy reports whether a process ended by that signal.
+func endedBy(err error, signal syscall.Signal) bool {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return false
+	}
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == signal
 }
 
 // stop freezes programs with SIGSTOP.
