@@ -89,25 +89,3 @@ func TestTimingsThatDiffer(t *testing.T) {
 		t.Fatal(err)
 	}
 }
-
-// TestPeersThatDiffer: a cluster is founded by nodes of one mind only.
-func TestPeersThatDiffer(t *testing.T) {
-	ctx := limited(t, time.Minute)
-	l := newLab(t, "a", "b", "c")
-	f, err := l.Failoverd(lab.FailoverdOptions{Hosts: l.Hosts(), Profile: "fast"})
-	must(t, err)
-	a, b, c := l.Host("a"), l.Host("b"), l.Host("c")
-	right := fmt.Sprintf("peers     = [%q, %q, %q]", a.Address(), b.Address(), c.Address())
-	edit(t, f.ConfigFile(c), right, fmt.Sprintf("peers     = [%q, %q]", b.Address(), c.Address()))
-	must(t, f.Start(a, b, c))
-	for _, h := range []*lab.Host{a, b} {
-		waits(ctx, t, f, h, c.Address().String(), "another list of peers")
-	}
-	waits(ctx, t, f, c, b.Address().String(), "another list of peers")
-	must(t, f.Kill(c))
-	edit(t, f.ConfigFile(c), fmt.Sprintf("peers     = [%q, %q]", b.Address(), c.Address()), right)
-	must(t, f.Start(c))
-	if _, _, err := f.Settled(ctx, ""); err != nil {
-		t.Fatal(err)
-	}
-}
