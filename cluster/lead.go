@@ -131,9 +131,8 @@ func (n *Node) leaderView(led *leadership, st *state.State) decide.LeaderView {
 		Moves:    led.ev.Moves(now),
 		Pauses:   led.ev.Pauses(st, now),
 		Unable:   n.unable(),
-
-		Unstarted: led.ev.Unstarted(st, now, n.begunWith),
 	}
+	v.Unstarted, v.Unended = led.ev.Idle(st, now, n.begunWith)
 	for id, s := range st.Sessions {
 		if s.Status == state.SessionEnded {
 			continue

@@ -328,7 +328,8 @@ func (n *Node) begunWith(node, service string) (evidence.Account, bool) {
 	if node == n.Self {
 		a := evidence.Account{Own: true}
 		if u != nil {
-			a.Epoch = u.report().Epoch
+			own := u.report()
+			a.Epoch, a.Serves = own.Epoch, serves(own)
 		}
 		return a, true
 	}
@@ -338,11 +339,14 @@ func (n *Node) begunWith(node, service string) (evidence.Account, bool) {
 	a := evidence.Account{At: r.at}
 	for _, s := range r.Services {
 		if s.Name == service {
-			a.Epoch = s.Epoch
+			a.Epoch, a.Serves = s.Epoch, serves(s)
 		}
 	}
 	return a, true
 }
+
+// serves reports whether a node says that it runs a service or is about to.
+func serves(s ServiceReport) bool { return s.State == "running" || s.State == "starting" }
 
 // unable gathers, by service and node, why nodes say that they could not run it.
 func (n *Node) unable() map[string]map[string]string {

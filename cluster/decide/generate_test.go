@@ -137,10 +137,11 @@ func drawLeaderView(t *rapid.T) LeaderView {
 		s.Due = drawTime(t) - time.Second
 		v.Sessions[id] = s
 	}
-	v.Unstarted = map[string]time.Duration{}
+	v.Unstarted, v.Unended = map[string]time.Duration{}, map[string]time.Duration{}
 	for _, name := range servicesDrawn {
 		if rapid.IntRange(0, 4).Draw(t, "unstarted") == 0 {
 			v.Unstarted[name] = 3 * drawTime(t)
+			v.Unended[name] = 3 * drawTime(t)
 		}
 		if rapid.Bool().Draw(t, "prepares") {
 			p := Preparation{To: drawNode(t), Waited: 10 * drawTime(t)}

@@ -13,7 +13,8 @@ import (
 const PrepareLimit = 10 * time.Second
 
 // StartLimit is how long a holder may leave a grant without a word that it has
-// begun with it. It renews, but does not follow the log, or hangs.
+// begun with it, and a giver go on serving after a hand-over. It renews, but does
+// not follow the log, or hangs.
 func StartLimit(ttl time.Duration) time.Duration { return max(5*time.Second, 3*ttl) }
 
 // Leader names the next steps of the leader. It decides nothing before the
@@ -76,6 +77,7 @@ func service(v LeaderView, p *Plan, svc *state.Service) {
 	default:
 		note("%s hands over to %s: epoch %d follows %d when %s has stopped",
 			open[0].Node, open[len(open)-1].Node, open[len(open)-1].Epoch, open[0].Epoch, open[0].Node)
+		notEnded(v, p, svc, open[0], open[len(open)-1])
 	}
 }
 
@@ -221,6 +223,30 @@ func notBegun(v LeaderView, p *Plan, svc *state.Service, g state.Grant, s *state
 	if !slices.ContainsFunc(svc.Failures, func(f state.Failure) bool { return f.Node == g.Node && f.Epoch == g.Epoch }) {
 		p.commit(svc.Name, state.ReportFailure{Service: svc.Name, Epoch: g.Epoch, Node: g.Node, Stamp: state.Stamp{Why: why}}, why)
 	}
+	closeIdle(v, p, s, why)
+}
+
+// notEnded takes a service from the giver of a hand-over that renews and goes on
+// as if there were none: its log stands still, on a disk that hangs perhaps. A
+// giver that has begun to stop is left its time.
+func notEnded(v LeaderView, p *Plan, svc *state.Service, giver, to state.Grant) {
+	s := v.State.Sessions[giver.Session]
+	if s == nil || s.Status != state.SessionOpen {
+		return
+	}
+	idle := v.Unended[svc.Name]
+	if limit := StartLimit(s.TTL); idle <= limit {
+		p.wake(limit - idle)
+		return
+	}
+	p.wake(time.Second)
+	closeIdle(v, p, s, fmt.Sprintf("%s renews but has gone on with epoch %d for %s after the hand-over to %s: it does not follow the log, or hangs",
+		giver.Node, giver.Epoch, round(idle), to.Node))
+}
+
+// closeIdle closes the session of a node that renews and does nothing else,
+// unless that would take something that is paused.
+func closeIdle(v LeaderView, p *Plan, s *state.Session, why string) {
 	for _, name := range heldUnder(v.State, s) {
 		if Paused(v.State, name) != "" {
 			return // to close the session would take that one too

@@ -112,7 +112,9 @@ func allowedStep(t *rapid.T, v LeaderView, s Step) {
 	case state.CloseSession:
 		ev := v.Sessions[c.Session]
 		held := heldUnder(v.State, v.State.Sessions[c.Session])
-		idle := slices.ContainsFunc(held, func(name string) bool { return v.Unstarted[name] > StartLimit(drawnTTL) })
+		idle := slices.ContainsFunc(held, func(name string) bool {
+			return v.Unstarted[name] > StartLimit(drawnTTL) || v.Unended[name] > StartLimit(drawnTTL)
+		})
 		if quiet, known := ev.quiet(v.Voters); !ev.Goodbye && !idle && (!known || quiet < drawnTTL*8/10) {
 			t.Fatalf("%+v by the evidence %+v", c, ev)
 		}

@@ -39,6 +39,7 @@ import (
 //	asked b 300ms                    how long ago the voters were asked of its session
 //	opened b 300ms                   its session was opened under this leadership, so long ago; or: opened b off
 //	unstarted erp 7s                 or: unstarted erp off
+//	unended erp 7s                   or: unended erp off
 //	goodbye b, sight b dead, due b 300ms, unable erp on=c why=...
 //	prepared erp to=c [done] [failed=...] [waited=1s]  or: prepared erp off
 //	counted 5s [erp]                 how long the leader counted the pause
@@ -74,7 +75,7 @@ func newScript(fail func(string, ...any)) *script {
 	r := &script{fail: fail}
 	r.l = LeaderView{
 		State: st, Term: 5, Sessions: map[uint64]SessionView{}, Sights: map[string]Sight{}, Moves: map[string]Preparation{},
-		Pauses: map[uint64]PauseView{}, Unable: map[string]map[string]string{}, Unstarted: map[string]time.Duration{},
+		Pauses: map[uint64]PauseView{}, Unable: map[string]map[string]string{}, Unstarted: map[string]time.Duration{}, Unended: map[string]time.Duration{},
 	}
 	r.m = MemberView{State: st, Self: "b", Ready: true, Session: 12, Lease: true, Local: map[string]Local{}, Told: map[Told]bool{}}
 	return r
@@ -99,7 +100,7 @@ func (r *script) line(w []string) {
 		r.nodes(w[1:])
 	case "standby", "session", "service", "epoch", "failed", "move", "pause", "leads":
 		r.stateLine(w[0], a)
-	case "self", "ages", "quiet", "heard", "asked", "opened", "goodbye", "sight", "due", "unable", "unstarted", "prepared", "counted":
+	case "self", "ages", "quiet", "heard", "asked", "opened", "goodbye", "sight", "due", "unable", "unstarted", "unended", "prepared", "counted":
 		r.leaderLine(w[0], a)
 	case "member", "renews", "ready", "not-ready", "refused", "not-refused", "deaf", "hears", "leaving", "lease", "record", "local", "told":
 		r.memberLine(w[0], a)
@@ -373,12 +374,16 @@ func (r *script) leaderLine(kind string, a args) {
 		r.l.Sessions[id] = v
 	case "unable":
 		r.l.Unable[a.at(0)] = map[string]string{a.key["on"]: a.key["why"]}
-	case "unstarted":
-		delete(r.l.Unstarted, a.at(0))
+	case "unstarted", "unended":
+		idle := r.l.Unstarted
+		if kind == "unended" {
+			idle = r.l.Unended
+		}
+		delete(idle, a.at(0))
 		if !a.has("off") {
 			d, err := time.ParseDuration(a.at(1))
 			must(err)
-			r.l.Unstarted[a.at(0)] = d
+			idle[a.at(0)] = d
 		}
 	case "prepared":
 		delete(r.l.Moves, a.at(0))

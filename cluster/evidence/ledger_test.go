@@ -110,7 +110,7 @@ func TestDeaf(t *testing.T) {
 	}
 }
 
-func TestUnstarted(t *testing.T) {
+func TestIdle(t *testing.T) {
 	st := state.New()
 	st.Services["db"] = &state.Service{Name: "db", LastEpoch: 4, Grants: []state.Grant{{Epoch: 4, Node: "b", Session: 7}}}
 	var told Account
@@ -123,7 +123,11 @@ func TestUnstarted(t *testing.T) {
 	}
 	l := New(2, 9, at(0))
 	look := func(when time.Duration) (time.Duration, bool) {
-		d, is := l.Unstarted(st, at(when), account)["db"]
+		unstarted, unended := l.Idle(st, at(when), account)
+		if len(unended) > 0 {
+			t.Errorf("unended without a hand-over that is served: %v", unended)
+		}
+		d, is := unstarted["db"]
 		return d, is
 	}
 	if _, is := look(0); is {
@@ -146,6 +150,23 @@ func TestUnstarted(t *testing.T) {
 	st.Services["db"].Grants = append(st.Services["db"].Grants, state.Grant{Epoch: 5, Node: "b", Session: 7, From: 4, Kind: state.KindHandOver})
 	if _, is := look(5 * second); is {
 		t.Error("unstarted while another epoch is in the way")
+	}
+	// The giver goes on as if there were no hand-over, and then stops.
+	giver := func(when time.Duration) time.Duration {
+		_, unended := l.Idle(st, at(when), account)
+		return unended["db"]
+	}
+	told = Account{Epoch: 4, Serves: true, At: at(5 * second)}
+	if d := giver(5500 * time.Millisecond); d != 0 {
+		t.Errorf("unended for %s by an account from before the hand-over was seen", d)
+	}
+	told.At = at(5500 * time.Millisecond)
+	if d := giver(5800 * time.Millisecond); d != 800*time.Millisecond {
+		t.Errorf("unended for %s", d)
+	}
+	told.Serves = false
+	if d := giver(5900 * time.Millisecond); d != 0 {
+		t.Errorf("unended for %s though it stops", d)
 	}
 	st.Services["db"].Grants[0].Over = state.ProofReleased
 	told = Account{Own: true}

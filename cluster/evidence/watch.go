@@ -44,9 +44,10 @@ func (l *Ledger) Deaf(st *state.State, c lease.Configuration, self string, least
 	return false
 }
 
-// seen is when a leader first saw an epoch with no other in its way.
+// seen is when a leader first saw an epoch be the last of so many that are not over.
 type seen struct {
 	epoch uint64
+	open  int
 	at    clock.Reading
 }
 
@@ -54,45 +55,49 @@ type seen struct {
 type Account struct {
 	// Epoch is the one that it has begun with; 0: none.
 	Epoch uint64
+	// Serves is set when it starts or runs the service, and does not end it.
+	Serves bool
 	// At is when the account was received, on this node's clock. Own is set for
 	// this node's account of itself, which is of now.
 	At  clock.Reading
 	Own bool
 }
 
-// Unstarted tells, by service, for how long its holder has left its epoch without
-// beginning (decide.LeaderView.Unstarted): counted from when no other epoch was
-// in the way, by accounts that came after that. account returns what a node says
-// of a service, and false when there is no word of it that is not too old.
-func (l *Ledger) Unstarted(st *state.State, now clock.Reading, account func(node, service string) (Account, bool)) map[string]time.Duration {
-	var out map[string]time.Duration
+// Idle tells, by service, for how long its holder has left its epoch without
+// beginning (decide.LeaderView.Unstarted), counted from when no other epoch was
+// in the way, and for how long the giver of a hand-over has gone on serving
+// (decide.LeaderView.Unended). It goes by accounts that came after that. account
+// returns what a node says of a service, and false when there is no word of it
+// that is not too old.
+func (l *Ledger) Idle(st *state.State, now clock.Reading, account func(node, service string) (Account, bool)) (unstarted, unended map[string]time.Duration) {
+	unstarted, unended = map[string]time.Duration{}, map[string]time.Duration{}
 	for name, svc := range st.Services {
 		open := svc.Unfinished()
-		if len(open) != 1 {
-			l.mu.Lock()
-			delete(l.starts, name)
-			l.mu.Unlock()
+		if len(open) == 0 || len(open) > 2 {
 			continue
 		}
-		since := l.firstSeen(name, open[0].Epoch, now)
+		since := l.firstSeen(name, open[len(open)-1].Epoch, len(open), now)
 		a, ok := account(open[0].Node, name)
-		if !ok || a.Epoch == open[0].Epoch || !a.Own && clock.Shorter(since, a.At) <= 0 {
+		if !ok || !a.Own && clock.Shorter(since, a.At) <= 0 {
 			continue
 		}
-		if out == nil {
-			out = map[string]time.Duration{}
+		begun := a.Epoch == open[0].Epoch
+		switch {
+		case len(open) == 1 && !begun:
+			unstarted[name] = clock.Shorter(since, now)
+		case len(open) == 2 && begun && a.Serves:
+			unended[name] = clock.Shorter(since, now)
 		}
-		out[name] = clock.Shorter(since, now)
 	}
-	return out
+	return unstarted, unended
 }
 
-func (l *Ledger) firstSeen(service string, epoch uint64, now clock.Reading) clock.Reading {
+func (l *Ledger) firstSeen(service string, epoch uint64, open int, now clock.Reading) clock.Reading {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.starts[service]
-	if s.epoch != epoch {
-		s = seen{epoch: epoch, at: now}
+	if s.epoch != epoch || s.open != open {
+		s = seen{epoch: epoch, open: open, at: now}
 		l.starts[service] = s
 	}
 	return s.at

@@ -117,8 +117,9 @@ func (d *daemon) leaderView(led *leadership, st *state.State) decide.LeaderView 
 		State: st, Self: d.n.name, Term: led.term, Voters: c.Voters,
 		Sessions: led.views, Sights: d.w.gossip(d),
 		Moves: led.ev.Moves(now), Pauses: led.ev.Pauses(st, now),
-		Unable: d.unable(led, st), Unstarted: led.ev.Unstarted(st, now, d.begunWith(led)),
+		Unable: d.unable(led, st),
 	}
+	v.Unstarted, v.Unended = led.ev.Idle(st, now, d.begunWith(led))
 	for _, id := range st.SessionIDs() {
 		s := st.Sessions[id]
 		if s.Status == state.SessionEnded {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/failoverd/failoverd/cluster/clock"
+	"github.com/failoverd/failoverd/cluster/decide"
 	"github.com/failoverd/failoverd/cluster/evidence"
 	"github.com/failoverd/failoverd/cluster/state"
 )
@@ -14,15 +15,15 @@ const surveyInterval = 2 * time.Second
 
 // report is a node's own account of itself, now.
 type report struct {
-	at     clock.Reading
-	ready  bool
-	epochs map[string]uint64 // that it has begun with, by service
+	at    clock.Reading
+	ready bool
+	begun map[string]evidence.Account // by service
 }
 
 func (d *daemon) account() report {
-	r := report{ready: d.voter.Ready(), epochs: map[string]uint64{}}
+	r := report{ready: d.voter.Ready(), begun: map[string]evidence.Account{}}
 	for name, u := range d.units {
-		r.epochs[name] = u.epoch
+		r.begun[name] = u.account()
 	}
 	return r
 }
@@ -47,18 +48,26 @@ func (d *daemon) survey(led *leadership) {
 	d.after(surveyInterval, func() { d.survey(led) })
 }
 
+// account is what a node says of a service.
+func (u *unit) account() evidence.Account {
+	return evidence.Account{Epoch: u.epoch, Serves: u.phase == decide.PhaseStarting || u.phase == decide.PhaseRunning}
+}
+
 // begunWith says what nodes have told of the epochs that they have begun with.
 func (d *daemon) begunWith(led *leadership) func(node, service string) (evidence.Account, bool) {
 	return func(node, service string) (evidence.Account, bool) {
 		if node == d.n.name {
 			a := evidence.Account{Own: true}
 			if u := d.units[service]; u != nil {
-				a.Epoch = u.epoch
+				a = u.account()
+				a.Own = true
 			}
 			return a, true
 		}
 		r, ok := d.recent(led, node)
-		return evidence.Account{Epoch: r.epochs[service], At: r.at}, ok
+		a := r.begun[service]
+		a.At = r.at
+		return a, ok
 	}
 }
 
