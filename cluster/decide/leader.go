@@ -70,6 +70,9 @@ func service(v LeaderView, p *Plan, svc *state.Service) {
 	switch {
 	case svc.Removed:
 		note("removed: it is stopped wherever it runs and granted to nobody")
+		if len(open) > 0 {
+			notEnded(v, p, svc, open[0], "the service was removed")
+		}
 	case len(open) == 0:
 		grant(v, p, svc, note)
 	case len(open) == 1:
@@ -77,7 +80,7 @@ func service(v LeaderView, p *Plan, svc *state.Service) {
 	default:
 		note("%s hands over to %s: epoch %d follows %d when %s has stopped",
 			open[0].Node, open[len(open)-1].Node, open[len(open)-1].Epoch, open[0].Epoch, open[0].Node)
-		notEnded(v, p, svc, open[0], open[len(open)-1])
+		notEnded(v, p, svc, open[0], "the hand-over to "+open[len(open)-1].Node)
 	}
 }
 
@@ -226,22 +229,25 @@ func notBegun(v LeaderView, p *Plan, svc *state.Service, g state.Grant, s *state
 	closeIdle(v, p, s, why)
 }
 
-// notEnded takes a service from the giver of a hand-over that renews and goes on
-// as if there were none: its log stands still, on a disk that hangs perhaps. A
-// giver that has begun to stop is left its time.
-func notEnded(v LeaderView, p *Plan, svc *state.Service, giver, to state.Grant) {
+// notEnded takes a service from a holder that renews and goes on as if it had not
+// been told to end: its log stands still, on a disk that hangs perhaps. One that
+// has begun to stop is left its time.
+func notEnded(v LeaderView, p *Plan, svc *state.Service, giver state.Grant, after string) {
 	s := v.State.Sessions[giver.Session]
 	if s == nil || s.Status != state.SessionOpen {
 		return
 	}
-	idle := v.Unended[svc.Name]
+	idle, serves := v.Unended[svc.Name]
+	if !serves {
+		return
+	}
 	if limit := StartLimit(s.TTL); idle <= limit {
 		p.wake(limit - idle)
 		return
 	}
 	p.wake(time.Second)
-	closeIdle(v, p, s, fmt.Sprintf("%s renews but has gone on with epoch %d for %s after the hand-over to %s: it does not follow the log, or hangs",
-		giver.Node, giver.Epoch, round(idle), to.Node))
+	closeIdle(v, p, s, fmt.Sprintf("%s renews but has gone on with epoch %d for %s after %s: it does not follow the log, or hangs",
+		giver.Node, giver.Epoch, round(idle), after))
 }
 
 // closeIdle closes the session of a node that renews and does nothing else,

@@ -36,9 +36,9 @@ type LeaderView struct {
 	// the way, and only while the holder's own fresh reports say nothing of it.
 	// Services that are not in it have begun, or it is not known.
 	Unstarted map[string]time.Duration
-	// Unended tells, by service, for how long the giver of a hand-over has gone on
-	// serving, in the same way. Services that are not in it are being stopped, or
-	// it is not known.
+	// Unended tells, by service, for how long the giver of a hand-over, or the
+	// holder of a service that was removed, has gone on serving, in the same way.
+	// Services that are not in it are being stopped, or it is not known.
 	Unended map[string]time.Duration
 
 	given map[string]int // grants in the plan under way, by node

@@ -44,11 +44,13 @@ func (l *Ledger) Deaf(st *state.State, c lease.Configuration, self string, least
 	return false
 }
 
-// seen is when a leader first saw an epoch be the last of so many that are not over.
+// seen is when a leader first saw an epoch be the last of so many that are not
+// over, of a service that is wanted or removed.
 type seen struct {
-	epoch uint64
-	open  int
-	at    clock.Reading
+	epoch   uint64
+	open    int
+	removed bool
+	at      clock.Reading
 }
 
 // Account is what a node itself says of a service.
@@ -65,10 +67,10 @@ type Account struct {
 
 // Idle tells, by service, for how long its holder has left its epoch without
 // beginning (decide.LeaderView.Unstarted), counted from when no other epoch was
-// in the way, and for how long the giver of a hand-over has gone on serving
-// (decide.LeaderView.Unended). It goes by accounts that came after that. account
-// returns what a node says of a service, and false when there is no word of it
-// that is not too old.
+// in the way, and for how long the giver of a hand-over, or the holder of a
+// service that was removed, has gone on serving (decide.LeaderView.Unended). It
+// goes by accounts that came after that. account returns what a node says of a
+// service, and false when there is no word of it that is not too old.
 func (l *Ledger) Idle(st *state.State, now clock.Reading, account func(node, service string) (Account, bool)) (unstarted, unended map[string]time.Duration) {
 	unstarted, unended = map[string]time.Duration{}, map[string]time.Duration{}
 	for name, svc := range st.Services {
@@ -76,28 +78,31 @@ func (l *Ledger) Idle(st *state.State, now clock.Reading, account func(node, ser
 		if len(open) == 0 || len(open) > 2 {
 			continue
 		}
-		since := l.firstSeen(name, open[len(open)-1].Epoch, len(open), now)
+		since := l.firstSeen(name, seen{epoch: open[len(open)-1].Epoch, open: len(open), removed: svc.Removed, at: now})
 		a, ok := account(open[0].Node, name)
 		if !ok || !a.Own && clock.Shorter(since, a.At) <= 0 {
 			continue
 		}
 		begun := a.Epoch == open[0].Epoch
 		switch {
-		case len(open) == 1 && !begun:
+		case len(open) == 2 || svc.Removed:
+			if begun && a.Serves {
+				unended[name] = clock.Shorter(since, now)
+			}
+		case !begun:
 			unstarted[name] = clock.Shorter(since, now)
-		case len(open) == 2 && begun && a.Serves:
-			unended[name] = clock.Shorter(since, now)
 		}
 	}
 	return unstarted, unended
 }
 
-func (l *Ledger) firstSeen(service string, epoch uint64, open int, now clock.Reading) clock.Reading {
+// firstSeen is when a service was first seen as it is seen now.
+func (l *Ledger) firstSeen(service string, now seen) clock.Reading {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.starts[service]
-	if s.epoch != epoch || s.open != open {
-		s = seen{epoch: epoch, open: open, at: now}
+	if s.epoch != now.epoch || s.open != now.open || s.removed != now.removed {
+		s = now
 		l.starts[service] = s
 	}
 	return s.at

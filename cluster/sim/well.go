@@ -75,8 +75,6 @@ func (c *checker) service(leader *daemon, svc *state.Service) string {
 		return ""
 	case len(on) > 1:
 		return "runs twice"
-	case len(open) > 1 && len(on) == 1 && c.w.gone[on[0]] && on[0].name == open[0].Node && on[0].running[svc.Name].epoch == open[0].Epoch:
-		return "" // it runs, where the order to hand it over is not heard
 	case len(open) > 1:
 		return "is still being handed over"
 	case len(on) == 1 && len(open) == 1 && open[0].Node == on[0].name && open[0].Epoch == on[0].running[svc.Name].epoch:
