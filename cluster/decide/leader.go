@@ -13,7 +13,7 @@ import (
 const PrepareLimit = 10 * time.Second
 
 // StartLimit is how long a holder may leave a grant without a word that it has
-// begun with it, and a giver go on serving after a hand-over. It renews, but does
+// begun with it, and a giver a hand-over without one that it stops. It renews, but does
 // not follow the log, or hangs.
 func StartLimit(ttl time.Duration) time.Duration { return max(5*time.Second, 3*ttl) }
 
@@ -246,7 +246,7 @@ func notEnded(v LeaderView, p *Plan, svc *state.Service, giver state.Grant, afte
 		return
 	}
 	p.wake(time.Second)
-	closeIdle(v, p, s, fmt.Sprintf("%s renews but has gone on with epoch %d for %s after %s: it does not follow the log, or hangs",
+	closeIdle(v, p, s, fmt.Sprintf("%s renews but has not ended epoch %d for %s after %s: it does not follow the log, or hangs",
 		giver.Node, giver.Epoch, round(idle), after))
 }
 

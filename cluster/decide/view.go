@@ -37,7 +37,7 @@ type LeaderView struct {
 	// Services that are not in it have begun, or it is not known.
 	Unstarted map[string]time.Duration
 	// Unended tells, by service, for how long the giver of a hand-over, or the
-	// holder of a service that was removed, has gone on serving, in the same way.
+	// holder of a service that was removed, has not begun to end, in the same way.
 	// Services that are not in it are being stopped, or it is not known.
 	Unended map[string]time.Duration
 

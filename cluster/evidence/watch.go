@@ -68,7 +68,7 @@ type Account struct {
 // Idle tells, by service, for how long its holder has left its epoch without
 // beginning (decide.LeaderView.Unstarted), counted from when no other epoch was
 // in the way, and for how long the giver of a hand-over, or the holder of a
-// service that was removed, has gone on serving (decide.LeaderView.Unended). It
+// service that was removed, has not begun to end (decide.LeaderView.Unended). It
 // goes by accounts that came after that. account returns what a node says of a
 // service, and false when there is no word of it that is not too old.
 func (l *Ledger) Idle(st *state.State, now clock.Reading, account func(node, service string) (Account, bool)) (unstarted, unended map[string]time.Duration) {
@@ -86,7 +86,8 @@ func (l *Ledger) Idle(st *state.State, now clock.Reading, account func(node, ser
 		begun := a.Epoch == open[0].Epoch
 		switch {
 		case len(open) == 2 || svc.Removed:
-			if begun && a.Serves {
+			// One that never began would have released its epoch unused at once.
+			if !begun || a.Serves {
 				unended[name] = clock.Shorter(since, now)
 			}
 		case !begun:
