@@ -4,7 +4,15 @@ BIN := bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X github.com/failoverd/failoverd/cluster/daemon.Version=$(VERSION) -X main.version=$(VERSION)
 
-.PHONY: build demo test prove check bench fmt proto deps mutants clean
+# How much sim, chaos and fuzz do: make sim SEEDS=100000, make chaos MINUTES=10 SEED=7.
+SEEDS ?= 20000
+FIRST ?= 1
+MINUTES ?= 3
+SEED ?= 1
+NODES ?= 3
+FUZZTIME ?= 4s
+
+.PHONY: build demo test prove check bench fmt proto deps sim model chaos fuzz mutants clean
 
 build:
 	@$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/... ./integration/pet
@@ -24,11 +32,23 @@ check:
 bench: build
 	@$(GO) run ./integration/bench $(BENCH)
 
+sim:
+	@$(GO) test ./cluster/sim -run '^TestSeeds$$' -count=1 -timeout 10h -v -sim.seeds=$(SEEDS) -sim.first=$(FIRST)
+
+model:
+	@$(GO) run ./docs/model $(MODEL)
+
+chaos: build
+	@$(GO) run ./integration/chaos -minutes $(MINUTES) -seed $(SEED) -nodes $(NODES) $(CHAOS)
+
+fuzz:
+	@$(GO) run ./integration/fuzz -time $(FUZZTIME)
+
 mutants:
 	@$(GO) run ./integration/mutant
 
 fmt:
-	@gofmt -w cmd cluster fencing integration proto service vip
+	@gofmt -w cmd cluster docs fencing integration internal proto service vip
 
 proto:
 	@$(GO) run ./proto/gen

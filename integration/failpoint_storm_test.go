@@ -36,8 +36,7 @@ type storm struct {
 	ctx   context.Context // of the test
 	round context.Context // ends when a point was reached
 
-	turn int            // rounds so far
-	gone map[string]int // points reached in all
+	turn int // rounds so far
 
 	mu    sync.Mutex
 	held  map[*lab.Host]bool // whose daemon stays down for now

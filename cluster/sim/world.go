@@ -137,8 +137,6 @@ func newWorld(s Script, traced bool) *world {
 func (w *world) saw(what string) { w.seen[what]++ }
 
 // pick draws an index by weight.
-func (w *world) pick(weights ...int) int { return pick(w.rnd, weights...) }
-
 func pick(rnd *rand.Rand, weights ...int) int {
 	total := 0
 	for _, n := range weights {

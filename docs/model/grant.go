@@ -37,7 +37,8 @@ type holder struct {
 	elsewhere  uint8 // journal: records of another boot or session
 	messages   uint8 // epochs for which the message came
 	registered uint8 // a Started of this nonce is in the log
-	spare      uint8
+	//lint:ignore U1000 fills the struct up to the words that are hashed
+	spare uint8
 }
 
 type grantState struct {
@@ -53,7 +54,8 @@ type grantState struct {
 	restarts uint8
 	reboots  uint8
 	fences   uint8
-	spare    uint8
+	//lint:ignore U1000 fills the struct up to the words that are hashed
+	spare uint8
 }
 
 type grantScope struct {

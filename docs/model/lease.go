@@ -55,9 +55,10 @@ type voter struct {
 	chk     uint8 // change that it has checked and not appended yet: the voter's bit, and removal
 	due     uint8 // it has found that D has passed
 	pend    uint8 // renewal that was checked and is not noted yet (a fault)
-	spare   uint8
-	bound   [maxNodes]uint8 // 1 + age of what each voter answered about the close
-	asked   [maxNodes]uint8 // 1 + age of the question to it
+	//lint:ignore U1000 fills the struct up to the words that are hashed
+	spare uint8
+	bound [maxNodes]uint8 // 1 + age of what each voter answered about the close
+	asked [maxNodes]uint8 // 1 + age of the question to it
 }
 
 // request is a Renew under way, with the OKs to it.
@@ -85,7 +86,8 @@ type leaseState struct {
 	goings    uint8 // state machines that go back (a fault)
 	bad       uint8 // invariants other than I1 that broke
 	first     uint8 // the first configuration: its voters, a bit each
-	spare     uint8
+	//lint:ignore U1000 fills the struct up to the words that are hashed
+	spare uint8
 }
 
 const (
