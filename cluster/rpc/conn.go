@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -122,7 +123,7 @@ func (c *conn) dialer(network, address string) func(context.Context, string) (ne
 	}
 	return func(ctx context.Context, _ string) (net.Conn, error) {
 		conn, err := d.DialContext(ctx, network, address)
-		c.remember(err)
+		c.connected(err)
 		return conn, err
 	}
 }
@@ -131,6 +132,17 @@ func (c *conn) remember(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.cause = err
+}
+
+// connected notes how an attempt to connect ended. That it could be made says
+// nothing against what the other side said of our certificate last time.
+func (c *conn) connected(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var refused *certificateRefused
+	if err != nil || !errors.As(c.cause, &refused) {
+		c.cause = err
+	}
 }
 
 func (c *conn) lastCause() error {
@@ -170,8 +182,9 @@ func (w *watchedCreds) ClientHandshake(ctx context.Context, authority string, ra
 	conn, info, err := w.TransportCredentials.ClientHandshake(ctx, authority, raw)
 	if err != nil {
 		w.conn.remember(fmt.Errorf("TLS handshake: %w", err))
+		return conn, info, err
 	}
-	return conn, info, err
+	return &attentiveConn{Conn: conn, conn: w.conn}, info, nil
 }
 
 func (w *watchedCreds) Clone() credentials.TransportCredentials {

@@ -101,7 +101,7 @@ func (s *Server) credentials() []grpc.ServerOption {
 	if s.options.TLS == nil {
 		return nil
 	}
-	return []grpc.ServerOption{grpc.Creds(credentials.NewTLS(s.options.TLS))}
+	return []grpc.ServerOption{grpc.Creds(&tellingCreds{credentials.NewTLS(s.options.TLS)})}
 }
 
 func (s *Server) register(g *grpc.Server, peers bool) {

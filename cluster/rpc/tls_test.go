@@ -10,6 +10,7 @@ import (
 	"errors"
 	"math/big"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,13 +51,18 @@ func newAuthority(t *testing.T) *authority {
 // config is one that serves and asks with a certificate of the authority.
 func (a *authority) config(t *testing.T) *tls.Config {
 	t.Helper()
+	return a.configUntil(t, time.Now().Add(time.Hour))
+}
+
+func (a *authority) configUntil(t *testing.T, end time.Time) *tls.Config {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "node"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		NotBefore: end.Add(-2 * time.Hour), NotAfter: end,
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
@@ -102,8 +108,11 @@ func TestTLS(t *testing.T) {
 	}
 	stranger := theirs.config(t)
 	stranger.RootCAs = ours.pool
-	if err := ask(stranger); err == nil {
-		t.Error("a client of an unknown authority was served")
+	if err := ask(stranger); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "refuses the certificate") {
+		t.Errorf("a client of an unknown authority: %v", err)
+	}
+	if err := ask(ours.configUntil(t, time.Now().Add(-time.Minute))); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "expired certificate") {
+		t.Errorf("a client whose certificate has expired: %v", err)
 	}
 	if err := ask(nil); err == nil {
 		t.Error("a client without TLS was served")
