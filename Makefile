@@ -45,7 +45,7 @@ fuzz:
 	@$(GO) run ./integration/fuzz -time $(FUZZTIME)
 
 mutants:
-	@$(GO) run ./integration/mutant
+	@$(GO) run ./integration/mutant -j 2 -table docs/MUTANTS.md
 
 fmt:
 	@gofmt -w cmd cluster docs fencing integration internal proto service vip

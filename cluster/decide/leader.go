@@ -202,7 +202,7 @@ func held(v LeaderView, p *Plan, svc *state.Service, g state.Grant, note noteFun
 		return
 	}
 	if idle := v.Unstarted[svc.Name]; idle > StartLimit(s.TTL) && Paused(v.State, svc.Name) == "" {
-		notBegun(v, p, svc, g, s, idle, note)
+		notBegun(v, p, g, s, idle, note)
 		return
 	}
 	want, why := moveWanted(v, svc, g)
@@ -217,15 +217,13 @@ func held(v LeaderView, p *Plan, svc *state.Service, g state.Grant, note noteFun
 	handOver(v, p, svc, g, why, note)
 }
 
-// notBegun takes a service from a holder that renews and does nothing: it is not
-// given the service again before somebody has looked at it.
-func notBegun(v LeaderView, p *Plan, svc *state.Service, g state.Grant, s *state.Session, idle time.Duration, note noteFunc) {
+// notBegun takes a service from a holder that renews and does nothing. That is no
+// failure of the service: a node whose log stands still opens no new session, and
+// one that was killed again and again before it could begin may hold it again.
+func notBegun(v LeaderView, p *Plan, g state.Grant, s *state.Session, idle time.Duration, note noteFunc) {
 	why := fmt.Sprintf("%s renews but has not begun with epoch %d for %s: it does not follow the log, or hangs", g.Node, g.Epoch, round(idle))
 	note("%s", why)
 	p.wake(time.Second)
-	if !slices.ContainsFunc(svc.Failures, func(f state.Failure) bool { return f.Node == g.Node && f.Epoch == g.Epoch }) {
-		p.commit(svc.Name, state.ReportFailure{Service: svc.Name, Epoch: g.Epoch, Node: g.Node, Stamp: state.Stamp{Why: why}}, why)
-	}
 	closeIdle(v, p, s, why)
 }
 
