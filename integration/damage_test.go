@@ -128,7 +128,7 @@ func TestDamagedLogFile(t *testing.T) {
 		return true
 	}
 	var free []int
-	tried := pages(good, 8)
+	tried := pages(good, 4)
 	for _, page := range tried {
 		broken := []byte(good)
 		for i := page * pageSize; i < (page+1)*pageSize; i++ {
@@ -142,7 +142,7 @@ func TestDamagedLogFile(t *testing.T) {
 	if slices.Contains(free, 0) || slices.Contains(free, 1) || len(free) == len(tried) {
 		t.Errorf("taken though damaged: %v", free)
 	}
-	tried, free = pages(good, 4), nil
+	tried, free = pages(good, 2), nil
 	for _, page := range tried {
 		if try(fmt.Sprintf("cut at page %d", page), good[:min(len(good), page*pageSize)]) {
 			free = append(free, page)
