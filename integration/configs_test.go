@@ -37,6 +37,13 @@ func differing(ctx context.Context, t *testing.T, f *lab.Failoverd, h *lab.Host)
 	return names, nil
 }
 
+// sessionEnded reports whether a history tells of the end of a node's session.
+func sessionEnded(history, node string) bool {
+	return slices.ContainsFunc(strings.Split(history, "\n"), func(line string) bool {
+		return strings.Contains(line, " session-end ") && strings.Contains(line, " "+node+", session ")
+	})
+}
+
 // TestTimingsThatDiffer gives one node a lease three times as long as the
 // others'. Everybody shows it. Nothing depends on its being noticed: a session
 // carries its lease, so that the others wait for the long one when it counts,
@@ -54,6 +61,15 @@ func TestTimingsThatDiffer(t *testing.T) {
 		}
 	}
 	halt(ctx, t, f, h)
+	// A daemon that comes back within its lease goes on with its session, which
+	// keeps the lease that it was opened with.
+	eventually(ctx, t, "the end of "+h.Name()+"'s session", func() error {
+		text, err := f.AnyCtl(ctx, "history")
+		if err == nil && !sessionEnded(text, h.Name()) {
+			err = fmt.Errorf("it goes on:\n%s", text)
+		}
+		return err
+	})
 	edit(t, f.ConfigFile(h), `profile   = "fast"`, `profile   = "default"`)
 	must(t, f.Start(h))
 	for _, each := range f.Hosts() {
