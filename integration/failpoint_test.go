@@ -77,8 +77,9 @@ func TestOrdinaryProgramsHaveNoFailpoints(t *testing.T) {
 // is, and has the cluster recover from it.
 //
 // By default some labels are armed at once and the cluster is looked at after
-// each passage, and those that are rare are left out. With FAILOVERD_LONG=1 it is looked at after each label, and each
-// is done twice: the process dies, or stands still for three leases.
+// each passage, and those that are rare are left out. With FAILOVERD_LONG=1 it is
+// looked at after each label, and each is done twice: the process dies, or stands
+// still for three leases.
 // FAILOVERD_POINTS names the only labels or passages to do.
 func TestFailpoints(t *testing.T) {
 	needLab(t)

@@ -168,7 +168,7 @@ func TestDeadline(t *testing.T) {
 
 	// One that watches it says itself how things stand.
 	op.set(func() { op.inside, op.block = nil, make(chan struct{}) })
-	ctx, cancel = context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel = context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
 	if err := c.Pause(ctx, cluster.PauseRequest{}); !errors.Is(err, cluster.ErrTimeout) || errors.Is(err, cluster.ErrUnknown) {
 		t.Errorf("got %v, want the node's own word", err)
