@@ -192,7 +192,7 @@ func (u *unit) start(ctx context.Context, spec state.Spec, origin Origin) error 
 	}
 	failpoint.Here("unit.active.before")
 	if err := u.host.records.Active(u.name, origin.Epoch, u.gen, kept); err != nil {
-		return fmt.Errorf("journal epoch %d: %w", origin.Epoch, err)
+		return fmt.Errorf("%w: journal epoch %d: %w", errNotRecorded, origin.Epoch, err)
 	}
 	failpoint.Here("unit.active.journaled")
 	list, err := u.host.builder.Build(spec, origin)
@@ -236,6 +236,13 @@ func (u *unit) startOne(ctx context.Context, r Resource, epoch uint64) error {
 // ErrLapsed is what a Resource's Start and Arm fail with, wrapped, when the
 // lease that they were given was over: that says nothing against the service.
 var ErrLapsed = errors.New("the lease ran out")
+
+// errNotRecorded means that a start could not be written down, for want of room:
+// nothing of the service was begun, and nothing is said against it.
+var errNotRecorded = errors.New("not begun")
+
+// retryRecord is the pause after a start that could not be written down.
+const retryRecord = time.Second
 
 // ErrInterrupted is what a Resource's Start fails with, wrapped, when something
 // of this node's own broke off under it, the guard above all: that says nothing
@@ -290,6 +297,10 @@ func (u *unit) stopAfterFailure(cause error, cut bool) {
 	u.mu.Lock()
 	again := late
 	switch {
+	case errors.Is(cause, errNotRecorded):
+		// The leader takes the epoch away if this goes on, as from any holder that
+		// does not begin; when the disk has room again this node may hold again.
+		u.epoch = 0
 	case cut || lapsed:
 	case errors.Is(cause, ErrInterrupted) && u.interrupted < maxInterrupted:
 		u.interrupted++
@@ -298,7 +309,10 @@ func (u *unit) stopAfterFailure(cause error, cut bool) {
 		u.failed = cause.Error()
 	}
 	u.mu.Unlock()
-	if again {
+	switch {
+	case errors.Is(cause, errNotRecorded):
+		u.delay(retryRecord)
+	case again:
 		u.delay(retryStart)
 	}
 	if err != nil {
