@@ -16,17 +16,16 @@ import (
 // on another node, and an operator has to look.
 func TestALostGuardIsNoFailureOfTheServiceAtFirst(t *testing.T) {
 	now := time.Unix(1, 0)
+	woken := make(chan struct{}, 16)
 	u := newUnit("pet", &unitHost{
 		ctx: t.Context(), builder: refusing{fmt.Errorf("start hooks: %w", ErrInterrupted)}, records: noRecords{},
 		left:  func() time.Duration { return time.Second },
 		until: func() (clock.Reading, bool) { return clock.Reading{Boot: 2 * time.Hour, Raw: 2 * time.Hour}, true },
-		wake:  func() {}, now: func() time.Time { return now },
+		wake:  func() { woken <- struct{}{} }, now: func() time.Time { return now },
 	}, testLog("a"))
 	for try := 1; try <= maxInterrupted+1; try++ {
 		u.activate(1, 1, state.Spec{Name: "pet"}, Origin{Service: "pet", Epoch: 1})
-		for end := time.Now().Add(30 * time.Second); !u.idle() && time.Now().Before(end); {
-			time.Sleep(time.Millisecond)
-		}
+		<-woken
 		l := u.local(0, false)
 		if l.Phase != decide.PhaseStopped || (l.Failed != "") != (try > maxInterrupted) {
 			t.Fatalf("after try %d: %+v", try, l)

@@ -54,9 +54,6 @@ func TestChaos(t *testing.T) {
 	// The limits for being whole are wide: others may have the processors.
 	err := carryOut(t.Context(), options{seed: *testSeed, nodes: *testNodes, profile: *testProfile,
 		duration: time.Duration(*testMinutes * float64(time.Minute)), settle: 90 * time.Second, decide: time.Minute, say: lines{t}})
-	if errors.Is(err, lab.ErrNotBuilt) {
-		t.Skip(err)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}

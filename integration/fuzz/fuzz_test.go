@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/failoverd/failoverd/integration/internal/batch"
 )
 
 // module writes a small module.
@@ -114,7 +116,7 @@ func TestMerelyLate(t *testing.T) {
 // Every fuzz test has a name of its own in its package, and the search finds
 // at least those that have always been there.
 func TestEveryFuzzTestIsFound(t *testing.T) {
-	root, err := moduleRoot()
+	root, err := batch.ModuleRoot()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,10 +19,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"sync"
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"github.com/failoverd/failoverd/integration/internal/batch"
 )
 
 func main() {
@@ -52,7 +53,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 		return 2
 	}
 	if *dir == "" {
-		if *dir, err = moduleRoot(); err != nil {
+		if *dir, err = batch.ModuleRoot(); err != nil {
 			fmt.Fprintln(errs, "fuzz:", err)
 			return 1
 		}
@@ -112,34 +113,4 @@ func report(out io.Writer, results []result) int {
 		return 1
 	}
 	return 0
-}
-
-// inTurn calls f for 0 to n-1, so many at a time.
-func inTurn(n, jobs int, f func(i int)) {
-	turns := make(chan struct{}, jobs)
-	var wg sync.WaitGroup
-	for i := range n {
-		turns <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-turns }()
-			f(i)
-		})
-	}
-	wg.Wait()
-}
-
-// moduleRoot is the directory of go.mod above the working directory.
-func moduleRoot() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for d := dir; ; d = filepath.Dir(d) {
-		if _, err := os.Stat(filepath.Join(d, "go.mod")); err == nil {
-			return d, nil
-		}
-		if d == filepath.Dir(d) {
-			return "", fmt.Errorf("no go.mod above %s: run it inside the repository", dir)
-		}
-	}
 }

@@ -19,6 +19,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/failoverd/failoverd/integration/internal/batch"
 )
 
 // target is one fuzz test.
@@ -115,10 +117,10 @@ func (r *runner) all(ctx context.Context, targets []target, jobs int) []result {
 	}
 	pkgs = slices.Compact(pkgs)
 	built := make([]error, len(pkgs))
-	inTurn(len(pkgs), jobs, func(i int) { built[i] = r.build(ctx, pkgs[i]) })
+	batch.InTurn(len(pkgs), jobs, func(i int) { built[i] = r.build(ctx, pkgs[i]) })
 
 	results := make([]result, len(targets))
-	inTurn(len(targets), jobs, func(i int) {
+	batch.InTurn(len(targets), jobs, func(i int) {
 		t := targets[i]
 		if err := built[slices.Index(pkgs, t.pkg)]; err != nil {
 			results[i] = result{target: t, verdict: doesNotBuild, output: err.Error()}

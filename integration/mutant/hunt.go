@@ -15,6 +15,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/failoverd/failoverd/integration/internal/batch"
 )
 
 // verdict is what became of a mutant.
@@ -59,7 +61,7 @@ func (h *hunt) baseline(ctx context.Context, all []mutant, jobs int) map[string]
 	slices.Sort(keys)
 	keys = slices.Compact(keys)
 	wrong := make([]string, len(keys))
-	inTurn(len(keys), jobs, func(i int) {
+	batch.InTurn(len(keys), jobs, func(i int) {
 		for range 2 {
 			// The build cache spares the work when nothing has changed since.
 			out, err := h.goTest(ctx, nil, "LC_ALL=C", strings.Fields(keys[i]))

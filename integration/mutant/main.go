@@ -29,10 +29,11 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
-	"sync"
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"github.com/failoverd/failoverd/integration/internal/batch"
 )
 
 func main() {
@@ -60,7 +61,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 		fmt.Fprintln(errs, "mutant: use -run REGEXP, -j 1 or 2, and no other arguments:", err)
 		return 2
 	}
-	root, err := moduleRoot()
+	root, err := batch.ModuleRoot()
 	if err != nil {
 		fmt.Fprintln(errs, "mutant:", err)
 		return 1
@@ -104,7 +105,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 // Wrong has the sets of tests that fail without a mutant: they show nothing.
 func (h *hunt) runAll(ctx context.Context, all []mutant, wrong map[string]string, jobs int) []result {
 	results := make([]result, len(all))
-	inTurn(len(all), jobs, func(i int) {
+	batch.InTurn(len(all), jobs, func(i int) {
 		if text := wrong[all[i].set()]; text != "" {
 			results[i] = result{mutant: all[i], verdict: failsAnyway, detail: text}
 			return
@@ -120,20 +121,6 @@ func (h *hunt) say(r result) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	fmt.Fprintf(h.progress, "%-40s %s in %.1f s\n", r.name, r.verdict, r.took.Seconds())
-}
-
-// inTurn calls f for 0 to n-1, so many at a time.
-func inTurn(n, jobs int, f func(i int)) {
-	turns := make(chan struct{}, jobs)
-	var wg sync.WaitGroup
-	for i := range n {
-		turns <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-turns }()
-			f(i)
-		})
-	}
-	wg.Wait()
 }
 
 // report prints the table and returns the exit code.
@@ -160,20 +147,4 @@ func report(out io.Writer, results []result) int {
 		return 1
 	}
 	return 0
-}
-
-// moduleRoot is the directory of go.mod above the working directory.
-func moduleRoot() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for d := dir; ; d = filepath.Dir(d) {
-		if _, err := os.Stat(filepath.Join(d, "go.mod")); err == nil {
-			return d, nil
-		}
-		if d == filepath.Dir(d) {
-			return "", fmt.Errorf("no go.mod above %s: run it inside the repository", dir)
-		}
-	}
 }

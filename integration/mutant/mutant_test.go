@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/failoverd/failoverd/integration/internal/batch"
 )
 
 const head = "why: because\nfile: cluster/clock/clock.go\ntests: ./cluster/clock -run=TestElapsed\n"
@@ -180,7 +182,7 @@ func TestTestsMustPassWithoutAMutant(t *testing.T) {
 
 // Every mutant of the repository can be read and fits the code as it is.
 func TestMutantsFit(t *testing.T) {
-	root, err := moduleRoot()
+	root, err := batch.ModuleRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
